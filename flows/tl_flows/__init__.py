@@ -1,0 +1,1 @@
+"""The application: flows, data versioning and the `tl` command."""

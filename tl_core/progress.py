@@ -1,0 +1,20 @@
+"""Progress bars: rate and ETA on a terminal, silence elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+
+
+def progress(total: int | None, label: str, unit: str = "it") -> tqdm[T]:
+    """A bar on standard error that shows rate and time left; nothing where standard error is no terminal."""
+    return tqdm(total=total, desc=label, unit=unit, disable=None, leave=False, dynamic_ncols=True)
+
+
+def track(items: Iterable[T], label: str, unit: str = "it", total: int | None = None) -> Iterator[T]:
+    """Iterate under a progress bar."""
+    return iter(tqdm(items, desc=label, unit=unit, total=total, disable=None, leave=False, dynamic_ncols=True))

@@ -1,0 +1,242 @@
+"""The central types: what a sample is, what a modality brings, and the segment chain of a backbone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Task = Literal["multiclass", "multilabel", "regression"]
+SPLITS = ("train", "val", "test")
+
+Source = Path | str
+"""What a loader reads: a file (`Path`), or the sample itself (`str`, inline text of a table row)."""
+
+State = dict[str, Tensor]
+"""What flows through the segments: key `x` is the main tensor, other keys (a mask, say) ride along."""
+
+FORMAT_VERSION = 1
+"""Part of every fingerprint: raised when the meaning of a feature row changes for all backbones."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One row of the manifest.
+
+    id: stable name (path relative to the data root, or `table.csv:17`); digest: md5 hex of the bytes that the
+    loader reads; source: absolute path or inline text; label: as written by the user, None where missing;
+    group: value of the group column or None; reason: why the row is quarantined, None where it is fine.
+    """
+
+    row: int
+    id: str
+    digest: str
+    source: Source
+    label: str | None
+    split: str
+    group: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What a task's labels look like, as far as a head must know it.
+
+    classes: label names in index order (empty for regression).
+    """
+
+    task: Task
+    classes: tuple[str, ...] = ()
+
+    @property
+    def outputs(self) -> int:
+        """Width of the logits: one per class, 1 for regression."""
+        return len(self.classes) if self.task != "regression" else 1
+
+
+class Loader(ABC):
+    """A modality's door: everything tl knows about the raw samples of one modality.
+
+    `version` is part of every fingerprint: raise it whenever `decode` gives other arrays for the same bytes.
+    """
+
+    modality: ClassVar[str]
+    extensions: ClassVar[frozenset[str]]  # lower case, with the dot
+    inline: ClassVar[bool] = False  # True where a table column may hold the sample itself
+    version: ClassVar[int] = 1
+
+    @abstractmethod
+    def check(self, source: Source) -> str | None:
+        """Why the source is unusable (`"empty file"`, `"truncated JPEG: ..."`), or None. Decodes it whole."""
+
+    @abstractmethod
+    def decode(self, source: Source) -> Any:
+        """The sample in memory, in the modality's own form. Raises DecodeError with the reason."""
+
+    def augment(self, decoded: Any, rng: np.random.Generator) -> Any:
+        """A random variant of a decoded sample that keeps its label; the sample itself where none is known."""
+        return decoded
+
+    @abstractmethod
+    def render(self, source: Source) -> str:
+        """A self-contained HTML fragment that shows the sample (escaped text, data-URI image or audio)."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A decoded sample as a backbone takes it: one or more windows without a batch dimension.
+
+    truncated: True where the backbone can't see the whole sample.
+    """
+
+    windows: tuple[State, ...]
+    truncated: bool = False
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Everything that decides a backbone's output, apart from the sample.
+
+    weights: digest of the weights; preprocessing: JSON-able values (sizes, means, pooling, tokenizer digest,
+    loader version, ...); revision: hub commit or package version where known (recorded, no part of the key).
+    """
+
+    weights: str
+    preprocessing: Mapping[str, Any]
+    architecture: str
+    revision: str | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hex digits over weights, architecture, preprocessing and tl's format version."""
+        facts = [FORMAT_VERSION, self.architecture, self.weights, dict(self.preprocessing)]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+class Backbone(nn.Module, ABC):
+    """A pretrained network as an ordered chain of named segments (stem, blocks, pool).
+
+    Each segment maps a `State` to a `State`; after the last one `state["x"]` is the embedding [B, feature_dim].
+    Freezing is which segments train; a cut is a segment boundary; export is a span.
+    """
+
+    def __init__(self, segments: Sequence[tuple[str, nn.Module]], feature_dim: int, identity: Identity) -> None:
+        super().__init__()
+        self.segments = nn.ModuleDict(dict(segments))
+        self.feature_dim = feature_dim
+        self.identity = identity
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the backbone in the feature store."""
+        return self.identity.fingerprint
+
+    @property
+    def segment_names(self) -> tuple[str, ...]:
+        """Names of the segments, in order."""
+        return tuple(self.segments)
+
+    @abstractmethod
+    def prepare(self, decoded: Any) -> Prepared:
+        """One decoded sample as windows; deterministic, no batch dimension, no padding to company."""
+
+    @abstractmethod
+    def collate(self, windows: Sequence[State]) -> State:
+        """Windows of one bucket as a batch, padded to the bucket's width, never to each other."""
+
+    def bucket(self, window: State) -> int:
+        """The padded width that a window is computed at; windows of one bucket share forward shapes."""
+        return 0
+
+    def batch_size(self, bucket: int) -> int:
+        """Rows of a forward batch in this bucket: fixed, because a row's bits depend on the batch's shape."""
+        return 32
+
+    def forward(self, state: State, start: int = 0, stop: int | None = None) -> State:
+        """Run segments start..stop-1 (all by default)."""
+        for segment in list(self.segments.values())[start:stop]:
+            state = segment(state)
+        return state
+
+
+Builder = Callable[["BackboneSpec", int | None], Backbone]
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """A backbone by name, before anything is opened.
+
+    source: `hub` (location is `owner/name`), `folder`, `file` or `package` (location is the import name, or a
+    path inside it). Unknown facts are None, never invented. sha256: expected digest of the weights, verified on
+    load where given. options: small JSON-able build settings (`{"layers": 3}`).
+    """
+
+    name: str
+    modality: str
+    source: Literal["hub", "folder", "file", "package"]
+    location: str
+    builder: Builder = field(repr=False, compare=False)
+    revision: str | None = None
+    sha256: str | None = None
+    params: int | None = None
+    flops: int | None = None
+    feature_dim: int | None = None
+    licence: str | None = None
+    pretrained_on: str | None = None
+    input: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(self, random_seed: int | None = None) -> Backbone:
+        """Read the weights (or, with a seed, draw random ones for the same network) and return it in eval mode.
+
+        Raises UserError where weights are missing, unreadable or of another architecture.
+        """
+        backbone = self.builder(self, random_seed)
+        backbone.requires_grad_(False)
+        return backbone.eval()
+
+
+class Head(nn.Module, ABC):
+    """A task's end: from embeddings to logits, loss and predictions."""
+
+    @abstractmethod
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits [B, outputs] for features [B, feature_dim]."""
+
+    @abstractmethod
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss. targets: int64 [B] (multiclass), float32 [B, C] (multilabel), float32 [B] (regression)."""
+
+    @abstractmethod
+    def decode(self, logits: Tensor) -> Tensor:
+        """Probabilities [B, C] (multiclass, multilabel) or values [B] (regression)."""
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """A head by modality, task and name.
+
+    metrics: names as in metrics.json; watch: the one that choices are made by; higher_is_better: its direction.
+    """
+
+    name: str
+    modality: str
+    task: Task
+    build: Callable[[int, Targets], Head] = field(repr=False, compare=False)
+    metrics: tuple[str, ...] = ()
+    watch: str = ""
+    higher_is_better: bool = True
+
+
+def seed_everything(seed: int) -> torch.Generator:
+    """Seed torch's global generator and return a generator of its own for samplers."""
+    torch.manual_seed(seed)
+    return torch.Generator().manual_seed(seed)
