@@ -159,7 +159,9 @@ def _fault(error: dict[str, Any]) -> str:
     if error["type"] == "extra_forbidden":
         allowed = _keys(path[:-1])
         where = f" in {'.'.join(path[:-1])}" if path[1:] else ""
-        return f"unknown config key '{key}'{did_you_mean(path[-1], allowed) or ';'} allowed{where}: {', '.join(allowed)}"
+        return (
+            f"unknown config key '{key}'{did_you_mean(path[-1], allowed) or ';'} allowed{where}: {', '.join(allowed)}"
+        )
     return f"config key '{key}' can't be {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
 
 

@@ -89,7 +89,12 @@ def linear_heads(modality: str) -> list[HeadSpec]:
             return _CLASSES[task](feature_dim, targets.outputs)
 
         return HeadSpec(
-            name="linear", modality=modality, task=task, build=build, metrics=METRICS[task], watch=METRICS[task][0]
+            name="linear",
+            modality=modality,
+            task=task,
+            build=build,
+            metrics=METRICS[task],
+            watch=METRICS[task][0],
         )
 
     return [spec(task) for task in METRICS]

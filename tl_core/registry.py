@@ -67,9 +67,7 @@ class Registry:
     def backbones(self, modality: str | None = None) -> list[BackboneSpec]:
         """The catalogue, in the plugins' own order. Raises UserError where two plugins offer one name."""
         offers = self._offers("tl_backbones")
-        _refuse_twins(
-            "backbone", [(plugin, f"{spec.modality} backbone '{spec.name}'") for plugin, spec in offers]
-        )
+        _refuse_twins("backbone", [(plugin, f"{spec.modality} backbone '{spec.name}'") for plugin, spec in offers])
         return [spec for _, spec in offers if modality in (None, spec.modality)]
 
     def backbone(self, name: str, modality: str) -> BackboneSpec:
@@ -88,7 +86,9 @@ class Registry:
             return found[0][1]  # type: ignore[no-any-return]
         if Path(name).expanduser().is_dir():
             other = [
-                m for m in self.modalities if m != modality and self._offers("tl_resolve_backbone", name=name, modality=m)
+                m
+                for m in self.modalities
+                if m != modality and self._offers("tl_resolve_backbone", name=name, modality=m)
             ]
             if other:
                 raise UserError(f"{name} is a backbone for {other[0]} data; the data are {modality}: choose another")

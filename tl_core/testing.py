@@ -1,0 +1,262 @@
+"""The contract that every modality plugin keeps, as a test suite to inherit.
+
+    class TestImage(ModalityContract):
+        @pytest.fixture
+        def plugin(self): ...      # the plugin's module
+        @pytest.fixture
+        def good(self, tmp_path): ...       # at least three different usable sources
+        @pytest.fixture
+        def bad(self, tmp_path): ...        # {part of the reason: unusable source}
+        @pytest.fixture
+        def backbone(self, tmp_path): ...   # a small BackboneSpec
+
+Needs pytest, which tl_core itself does not depend on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from html.parser import HTMLParser
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tl_core.errors import DecodeError
+from tl_core.registry import Registry, load_registry
+from tl_core.types import Backbone, BackboneSpec, Loader, Prepared, Source, State, Targets, Task
+
+HEAVY = ("timm", "transformers", "torchaudio", "torchvision", "prefect", "dvc", "sklearn", "matplotlib")
+
+
+class ModalityContract:
+    """What tl relies on: import, loader, backbone chain, fingerprint and heads of one plugin."""
+
+    @pytest.fixture
+    def plugin(self) -> ModuleType:
+        raise NotImplementedError("the fixture `plugin` gives the plugin's module")
+
+    @pytest.fixture
+    def good(self) -> Sequence[Source]:
+        raise NotImplementedError("the fixture `good` gives at least three different usable sources")
+
+    @pytest.fixture
+    def bad(self) -> Mapping[str, Source]:
+        raise NotImplementedError("the fixture `bad` maps a part of the reason to an unusable source")
+
+    @pytest.fixture
+    def backbone(self) -> BackboneSpec:
+        raise NotImplementedError("the fixture `backbone` gives a small BackboneSpec")
+
+    @pytest.fixture
+    def registry(self, plugin: ModuleType) -> Registry:
+        return load_registry([(plugin.__name__, plugin)])
+
+    @pytest.fixture
+    def loader(self, registry: Registry) -> Loader:
+        return registry.loaders()[0]
+
+    @pytest.fixture
+    def built(self, backbone: BackboneSpec) -> Backbone:
+        return backbone.build()
+
+    @pytest.fixture
+    def prepared(self, built: Backbone, loader: Loader, good: Sequence[Source]) -> list[Prepared]:
+        return [built.prepare(loader.decode(source)) for source in good]
+
+    # the plugin
+
+    def test_registers_without_error(self, registry: Registry) -> None:
+        assert [p.error for p in registry.plugins] == [None]
+
+    def test_import_is_light(self, plugin: ModuleType) -> None:
+        code = (
+            f"import sys, {plugin.__name__} as p\n"
+            "for hook in ('tl_loaders', 'tl_backbones', 'tl_heads'):\n"
+            "    getattr(p, hook, list)()\n"
+            f"print(','.join(m for m in {HEAVY!r} if m in sys.modules))"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == "", "the catalogue must not import heavy libraries"
+
+    def test_catalogue_names_are_unique(self, registry: Registry) -> None:
+        names = [(spec.modality, spec.name) for spec in registry.backbones()]
+        assert len(names) == len(set(names))
+
+    def test_unknown_backbone_is_not_claimed(self, plugin: ModuleType, loader: Loader) -> None:
+        resolve = getattr(plugin, "tl_resolve_backbone", None)
+        if resolve is not None:
+            assert resolve(name="no-such-backbone-anywhere", modality=loader.modality) == []
+            assert resolve(name="no-such-backbone-anywhere", modality="no-such-modality") == []
+
+    # the loader
+
+    def test_good_sources_pass_the_check(self, loader: Loader, good: Sequence[Source]) -> None:
+        assert len(good) >= 3
+        assert [loader.check(source) for source in good] == [None] * len(good)
+
+    def test_bad_sources_are_named(self, loader: Loader, bad: Mapping[str, Source]) -> None:
+        assert bad
+        for fragment, source in bad.items():
+            reason = loader.check(source)
+            assert reason is not None, f"{source!r} passed the check"
+            assert fragment in reason
+            assert "\n" not in reason
+
+    def test_what_fails_the_check_does_not_decode(self, loader: Loader, bad: Mapping[str, Source]) -> None:
+        for source in bad.values():
+            with pytest.raises(DecodeError):
+                loader.decode(source)
+
+    def test_decoding_repeats(self, loader: Loader, built: Backbone, good: Sequence[Source]) -> None:
+        for source in good:
+            first, second = (built.prepare(loader.decode(source)) for _ in range(2))
+            assert len(first.windows) == len(second.windows)
+            for a, b in zip(first.windows, second.windows, strict=True):
+                assert_same_state(a, b)
+
+    def test_augmentation_follows_its_generator(self, loader: Loader, built: Backbone, good: Sequence[Source]) -> None:
+        def variant(seed: int) -> Prepared:
+            return built.prepare(loader.augment(loader.decode(good[0]), np.random.default_rng(seed)))
+
+        for a, b in zip(variant(7).windows, variant(7).windows, strict=True):
+            assert_same_state(a, b)
+
+    def test_renders_self_contained_html(self, loader: Loader, good: Sequence[Source]) -> None:
+        for source in good:
+            page = _Links()
+            page.feed(loader.render(source))
+            assert page.elements, "render() gave no element"
+            assert page.scripts == 0
+            assert all(link.startswith("data:") for link in page.links)
+
+    # the backbone
+
+    def test_builds_frozen_in_eval_mode(self, built: Backbone) -> None:
+        assert not built.training
+        assert not any(p.requires_grad for p in built.parameters())
+        assert len(built.segment_names) == len(set(built.segment_names)) >= 1
+
+    def test_windows_have_no_batch_dimension(self, built: Backbone, prepared: list[Prepared]) -> None:
+        for sample in prepared:
+            assert sample.windows
+            for window in sample.windows:
+                state = built.collate([window, window])
+                assert state["x"].shape[0] == 2
+
+    def test_shapes_depend_on_the_bucket_alone(self, built: Backbone, prepared: list[Prepared]) -> None:
+        shapes: dict[int, set[Any]] = {}
+        for sample in prepared:
+            for window in sample.windows:
+                state = built.collate([window])
+                shape = tuple(sorted((key, tuple(value.shape)) for key, value in state.items()))
+                shapes.setdefault(built.bucket(window), set()).add(shape)
+        assert all(len(found) == 1 for found in shapes.values())
+
+    def test_embedding_shape(self, built: Backbone, prepared: list[Prepared]) -> None:
+        out = self._embed(built, prepared[0].windows[0])
+        assert out.shape == (built.batch_size(built.bucket(prepared[0].windows[0])), built.feature_dim)
+        assert out.dtype == torch.float32
+        assert torch.isfinite(out).all()
+
+    def test_samples_differ(self, built: Backbone, prepared: list[Prepared]) -> None:
+        rows = [self._embed(built, sample.windows[0])[0] for sample in prepared]
+        assert not torch.allclose(rows[0], rows[1])
+
+    def test_whole_equals_every_span(self, built: Backbone, prepared: list[Prepared]) -> None:
+        window = prepared[0].windows[0]
+        batch = [window] * built.batch_size(built.bucket(window))
+        with torch.inference_mode():
+            whole = built(built.collate(batch))["x"]
+            for cut in range(1, len(built.segment_names)):
+                boundary = built(built.collate(batch), stop=cut)
+                assert all(isinstance(value, torch.Tensor) for value in boundary.values())
+                stored = {key: value.clone() for key, value in boundary.items()}
+                torch.testing.assert_close(built(stored, start=cut)["x"], whole, msg=f"cut before segment {cut}")
+
+    def test_company_does_not_change_a_row(self, built: Backbone, prepared: list[Prepared]) -> None:
+        windows = [w for sample in prepared for w in sample.windows]
+        mine = windows[0]
+        bucket = built.bucket(mine)
+        size = built.batch_size(bucket)
+        others = [w for w in windows if built.bucket(w) == bucket]
+        company = [others[i % len(others)] for i in range(size)]
+        company[0] = mine
+        with torch.inference_mode():
+            alone = built(built.collate([mine] * size))["x"][0]
+            among = built(built.collate(company))["x"][0]
+        torch.testing.assert_close(alone, among, rtol=1e-5, atol=1e-6)
+
+    def test_fingerprint_repeats_and_follows_the_weights(self, backbone: BackboneSpec, built: Backbone) -> None:
+        again, twin, other = backbone.build(), backbone.build(random_seed=0), backbone.build(random_seed=1)
+        assert again.fingerprint == built.fingerprint
+        assert len({built.fingerprint, twin.fingerprint, other.fingerprint}) == 3
+
+    def test_fingerprint_follows_the_preprocessing(self, built: Backbone) -> None:
+        for key in built.identity.preprocessing:
+            changed = {**built.identity.preprocessing, key: "something else"}
+            identity = dataclasses.replace(built.identity, preprocessing=changed)
+            assert identity.fingerprint != built.fingerprint, key
+
+    def test_random_twin_is_the_same_network(self, backbone: BackboneSpec, built: Backbone) -> None:
+        twins = [backbone.build(random_seed=3) for _ in range(2)]
+        shapes = [{k: v.shape for k, v in net.state_dict().items()} for net in (built, *twins)]
+        assert shapes[0] == shapes[1]
+        for (name, a), b in zip(twins[0].state_dict().items(), twins[1].state_dict().values(), strict=True):
+            assert torch.equal(a, b), f"{name} is not drawn from the seed"
+
+    # the heads
+
+    @pytest.mark.parametrize("task", ["multiclass", "multilabel", "regression"])
+    def test_heads_train(self, registry: Registry, loader: Loader, task: Task) -> None:
+        targets = Targets(task, ("a", "b", "c") if task != "regression" else ())
+        truth = {
+            "multiclass": torch.tensor([0, 1, 2, 1]),
+            "multilabel": torch.tensor([[1.0, 0, 1], [0, 0, 0], [1, 1, 1], [0, 1, 0]]),
+            "regression": torch.tensor([0.5, -1.0, 2.0, 0.0]),
+        }[task]
+        for spec in registry.heads(loader.modality, task):
+            head = spec.build(5, targets)
+            assert spec.watch in spec.metrics
+            logits = head(torch.randn(4, 5, generator=torch.Generator().manual_seed(0)))
+            head.loss(logits, truth).backward()  # type: ignore[no-untyped-call]
+            assert any(p.grad is not None for p in head.parameters())
+            decoded = head.decode(logits.detach())
+            assert decoded.shape == ((4,) if task == "regression" else (4, 3))
+
+    def test_preparing_is_quick(self, built: Backbone, loader: Loader, good: Sequence[Source]) -> None:
+        started = time.perf_counter()
+        built.prepare(loader.decode(good[0]))
+        assert time.perf_counter() - started < 10
+
+    @staticmethod
+    def _embed(built: Backbone, window: State) -> torch.Tensor:
+        with torch.inference_mode():
+            out: State = built(built.collate([window] * built.batch_size(built.bucket(window))))
+        return out["x"]
+
+
+def assert_same_state(a: State, b: State) -> None:
+    """Fail unless two states hold the same keys and equal tensors."""
+    assert a.keys() == b.keys()
+    for key in a:
+        assert torch.equal(a[key], b[key]), key
+
+
+class _Links(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+        self.scripts = 0
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements += 1
+        self.scripts += tag == "script"
+        self.links += [value or "" for key, value in attrs if key in ("src", "href", "srcset", "poster")]
