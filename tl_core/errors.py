@@ -24,6 +24,6 @@ class FormatError(UserError):
 def did_you_mean(name: str, allowed: Iterable[str], limit: int = 3) -> str:
     """`"; did you mean a, b?"` for the nearest allowed names, or an empty string."""
     names = sorted(set(allowed))
-    near = difflib.get_close_matches(name, names, n=limit, cutoff=0.6)
-    near += [n for n in names if name and n.startswith(name) and n not in near]
+    near = [n for n in names if name and n.startswith(name)]
+    near += [n for n in difflib.get_close_matches(name, names, n=limit, cutoff=0.6) if n not in near]
     return f"; did you mean {', '.join(near[:limit])}?" if near else ""

@@ -115,7 +115,8 @@ class Registry:
                 return head
         names = [h.name for h in heads]
         raise UserError(
-            f"no {task} head '{name}' for {modality}{did_you_mean(name, names) or ';'} allowed: {', '.join(names) or 'none'}"
+            f"no {task} head '{name}' for {modality}{did_you_mean(name, names) or ';'} "
+            f"allowed: {', '.join(names) or 'none'}"
         )
 
     def finished(self, step: str, outputs: dict[str, Any]) -> list[str]:

@@ -176,7 +176,8 @@ class BackboneSpec:
 
     source: `hub` (location is `owner/name`), `folder`, `file` or `package` (location is the import name, or a
     path inside it). Unknown facts are None, never invented. sha256: expected digest of the weights, verified on
-    load where given. options: small JSON-able build settings (`{"layers": 3}`).
+    load where given. options: small JSON-able build settings (`{"layers": 3}`). default: competes when the user
+    names no backbone.
     """
 
     name: str
@@ -193,6 +194,7 @@ class BackboneSpec:
     pretrained_on: str | None = None
     input: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    default: bool = False
 
     def build(self, random_seed: int | None = None) -> Backbone:
         """Read the weights (or, with a seed, draw random ones for the same network) and return it in eval mode.

@@ -62,18 +62,25 @@ class Workspace:
         return self.state / "run" / f"{step}.json"
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a small file whole or not at all (temporary file beside it, then rename)."""
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all (temporary file beside it, flushed, then renamed)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
-            stream.write(text)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
         Path(name).chmod(0o644)
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file (UTF-8, newlines as they are) whole or not at all."""
+    write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

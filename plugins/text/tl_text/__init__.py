@@ -1,1 +1,38 @@
-"""placeholder"""
+"""Texts for tl: a loader, transformers and sentence-transformers encoders, linear heads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tl_core import hookimpl
+
+if TYPE_CHECKING:
+    from tl_core import BackboneSpec, HeadSpec, Loader
+
+
+@hookimpl
+def tl_loaders() -> list[Loader]:
+    from tl_text.loader import TextLoader
+
+    return [TextLoader()]
+
+
+@hookimpl
+def tl_backbones() -> list[BackboneSpec]:
+    from tl_text.catalogue import catalogue
+
+    return catalogue()
+
+
+@hookimpl
+def tl_resolve_backbone(name: str, modality: str) -> list[BackboneSpec]:
+    from tl_text.catalogue import resolve
+
+    return resolve(name) if modality == "text" else []
+
+
+@hookimpl
+def tl_heads() -> list[HeadSpec]:
+    from tl_core import linear_heads
+
+    return linear_heads("text")

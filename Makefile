@@ -1,0 +1,40 @@
+# Every target makes the virtual environment by itself; `make demo` and `make test` are all a newcomer needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DISTS := pyproject.toml plugins/image/pyproject.toml plugins/text/pyproject.toml plugins/audio/pyproject.toml flows/pyproject.toml
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test lint bench docs install clean
+.DEFAULT_GOAL := demo
+
+demo: $(STAMP)
+	$(BIN)/tl run
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks.end_to_end
+
+docs: $(STAMP)
+	$(BIN)/python -m docs.reference
+
+install: $(STAMP)
+
+$(STAMP): $(DISTS) constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "tl needs Python 3.11 to 3.13, this is %d.%d; try: make PYTHON=python3.12" % sys.version_info[:2])'
+	@test -x "$(BIN)/python" || $(PYTHON) -m venv "$(VENV)"
+	@echo "Installing into $(VENV) (some 6 GB with PyTorch, a few minutes) ..."
+	@"$(BIN)/python" -m pip install --quiet -c constraints.txt -e '.[eval,report,hub,dev]' -e plugins/image -e plugins/text -e plugins/audio -e flows
+	@touch "$@"
+
+clean:
+	rm -rf "$(VENV)" artifacts .tl .prefect tl-run

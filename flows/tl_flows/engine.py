@@ -1,0 +1,125 @@
+"""The two ways a step runs: in this process, or as a DVC stage in a process of its own."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tl_core.config import RunConfig
+from tl_core.errors import UserError
+from tl_core.workspace import Workspace
+from tl_flows import versioning
+from tl_flows.prefect_env import LOGGER
+from tl_flows.stage_process import FAULT, StageError, run_dvc
+from tl_flows.summary import describe
+
+if TYPE_CHECKING:
+    from tl_core.registry import Registry
+
+log = logging.getLogger(LOGGER)
+stage_log = logging.getLogger(f"{LOGGER}.stage")  # every line of a stage: for the run's history, not the terminal
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """A finished step. fresh: it was up to date and did not run; outputs: its small results (of its last run)."""
+
+    step: str
+    fresh: bool
+    outputs: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that the step took in this run."""
+        return 0.0 if self.fresh else float(self.outputs.get("seconds", 0.0))
+
+
+class Engine(ABC):
+    """Runs steps of one workspace, in order, and keeps what they told."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self.results: dict[str, StepResult] = {}
+
+    def run(self, step: str) -> StepResult:
+        """Run one step and log what came out. Raises UserError where the step refuses its input."""
+        result = self._run(step)
+        self.results[step] = result
+        log.info("%-8s  %s", step, "up to date" if result.fresh else describe(step, result.outputs))
+        return result
+
+    @abstractmethod
+    def _run(self, step: str) -> StepResult: ...
+
+
+class InProcess(Engine):
+    """Outside a DVC project: steps are called right here, features come from the store."""
+
+    def __init__(self, workspace: Workspace, config: RunConfig, registry: Callable[[], Registry]) -> None:
+        super().__init__(workspace)
+        self.config = config
+        self.registry = registry
+
+    def _run(self, step: str) -> StepResult:
+        from tl_flows.steps import run_step
+
+        return StepResult(step, False, run_step(step, self.config, self.registry(), self.workspace))
+
+
+class Stages(Engine):
+    """In a DVC project: DVC says whether a step is stale, and runs it in a process that can be ended.
+
+    A stage is never called in this process: a time-out or a kill would leave it running beside its own rerun.
+    """
+
+    def __init__(self, workspace: Workspace, data: Path, deadline_s: float) -> None:
+        super().__init__(workspace)
+        self.root = workspace.root
+        self.data = data
+        self.deadline_s = deadline_s
+
+    def _run(self, step: str) -> StepResult:
+        if step == "version":
+            self.record_data()
+        reasons = versioning.stale_stages(self.root, [step])
+        if reasons:
+            stage_log.info("%s is stale: %s", step, "; ".join(reasons.get(step, ["an earlier stage changed"])))
+            run_dvc(self.root, ["repro", "--single-item", step], self._hear, self.deadline_s)
+        return self.result(step, fresh=not reasons)
+
+    def result(self, step: str, *, fresh: bool) -> StepResult:
+        """What the step's last run told; nothing where it ran elsewhere and DVC restored its outputs."""
+        from tl_core.weights import read_json
+
+        path = self.workspace.run_file(step)
+        return StepResult(step, fresh, read_json(path) if path.is_file() else {})
+
+    def record_data(self) -> None:
+        """Fetch tracked data that are not here; record a new version of tracked data that differ.
+
+        Raises UserError where the data are neither here nor in the remote.
+        """
+        found = versioning.tracked(self.root, self.data)
+        if found is None or found.state == "recorded":
+            return
+        if found.state == "modified":
+            run_dvc(self.root, ["commit", "--force", found.file], self._hear, self.deadline_s)
+            return
+        log.info("the data are missing: fetching them (dvc pull %s)", found.file)
+        try:
+            run_dvc(self.root, ["pull", found.file], self._hear, self.deadline_s)
+        except StageError as error:
+            raise UserError(
+                f"the data of {found.file} are missing and can't be fetched: {error}; "
+                f"put them back, or name their remote: dvc remote add -d NAME URL"
+            ) from error
+
+    def _hear(self, line: str) -> None:
+        if line.startswith(FAULT):
+            log.warning(line.removeprefix(FAULT))
+        else:
+            stage_log.info(line)

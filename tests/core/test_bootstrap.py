@@ -1,0 +1,107 @@
+"""Intervals: coverage, determinism, groups, and honesty where resampling says nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from tl_core.evaluation import Interval, evaluate_predictions
+from tl_core.evaluation.bootstrap import percentile_interval, resample_weights, units_of, wilson
+from tl_core.types import Targets
+
+THREE = Targets("multiclass", ("a", "b", "c"))
+
+
+def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
+    return np.eye(classes)[labels]
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 7), (7, 7), (13, 40), (399, 400)])
+def test_wilson_is_the_score_interval(right: int, n: int) -> None:
+    expected = binomtest(right, n).proportion_ci(0.9, method="wilson")
+    assert wilson(right / n, n, 0.9) == pytest.approx((expected.low, expected.high))
+
+
+def test_a_90_percent_interval_covers_the_truth_in_about_90_percent_of_the_draws() -> None:
+    rng = np.random.default_rng(5)
+    share, n, trials, hits = 0.8, 150, 300, 0
+    for trial in range(trials):
+        right = (rng.random(n) < share).astype(np.float64)
+        draws = np.asarray([w @ right / n for w in resample_weights(np.arange(n), 200, seed=trial)])
+        interval = percentile_interval(right.mean(), draws, 0.9, n)
+        hits += interval.low <= share <= interval.high
+    assert 0.85 <= hits / trials <= 0.95
+
+
+def test_whole_groups_cover_where_rows_alone_are_far_too_sure() -> None:
+    rng = np.random.default_rng(6)
+    groups, size, trials = 40, 20, 120
+    units, rows = np.repeat(np.arange(groups), size), np.arange(groups * size)
+    hits = {"groups": 0, "rows": 0}
+    for trial in range(trials):
+        right = (rng.random(rows.size) < rng.beta(4, 1, groups)[units]).astype(np.float64)  # mean 0.8
+        for name, what in (("groups", units), ("rows", rows)):
+            draws = np.asarray([w @ right / w.sum() for w in resample_weights(what, 150, seed=trial)])
+            interval = percentile_interval(right.mean(), draws, 0.9, None)
+            hits[name] += interval.low <= 0.8 <= interval.high
+    assert 0.82 <= hits["groups"] / trials <= 0.97
+    assert hits["rows"] / trials < 0.75
+
+
+def test_groups_are_drawn_whole_and_the_seed_decides_all() -> None:
+    units = units_of(6, ["x", "y", "x", "z", "z", "z"])
+    drawn = list(resample_weights(units, 20, seed=1))
+    for weights in drawn:
+        assert weights[0] == weights[2]
+        assert weights[3] == weights[4] == weights[5]
+        assert weights[0] + weights[1] + weights[3] == 3
+    assert np.array_equal(drawn, list(resample_weights(units, 20, seed=1)))
+    assert not np.array_equal(drawn, list(resample_weights(units, 20, seed=2)))
+
+
+def test_groups_must_match_the_rows() -> None:
+    with pytest.raises(ValueError, match="2 groups for 3 rows"):
+        units_of(3, ["a", "b"])
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_collapsed_interval_is_wilson_and_says_so(right: bool) -> None:
+    truth = np.asarray([0, 1, 2] * 10)
+    predictions = one_hot(truth if right else (truth + 1) % 3, 3)
+    result = evaluate_predictions("multiclass", THREE, predictions, truth, confidence=0.9, resamples=100, seed=0)
+    low, high = wilson(float(right), 30, 0.9)
+    assert result.summary["accuracy"] == Interval.of(float(right), low, high, "wilson")
+    macro = result.summary["macro_f1"]
+    low, high = wilson(float(right), 10, 0.9)  # each class has ten rows
+    assert macro == Interval.of(float(right), low, high, "wilson mean")
+    assert any("same accuracy: Wilson" in note for note in result.notes)
+    assert any("same macro_f1: mean of the classes' Wilson" in note for note in result.notes)
+
+
+def test_a_collapse_over_groups_counts_groups_not_rows() -> None:
+    truth = np.asarray([0, 1] * 50)
+    groups = ["first", "second"] * 2 + ["third", "fourth"] * 48
+    targets = Targets("multiclass", ("a", "b"))
+    result = evaluate_predictions(
+        "multiclass", targets, one_hot(truth, 2), truth, confidence=0.9, resamples=100, seed=0, groups=groups
+    )
+    low, _ = wilson(1.0, 4, 0.9)
+    assert result.summary["accuracy"].low == round(low, 6)
+    assert any("Only 4 groups" in note for note in result.notes)
+
+
+def test_one_group_falls_back_to_rows_and_says_what_that_means() -> None:
+    truth = np.asarray([0, 1] * 20)
+    predictions = one_hot(np.where(np.arange(40) < 10, 1 - truth, truth), 2)
+    targets = Targets("multiclass", ("a", "b"))
+    result = evaluate_predictions(
+        "multiclass", targets, predictions, truth, confidence=0.9, resamples=100, seed=0, groups=["only"] * 40
+    )
+    assert result.summary["accuracy"].low < 0.75 < result.summary["accuracy"].high
+    assert any("one single group" in note for note in result.notes)
+
+
+def test_the_interval_always_holds_its_value() -> None:
+    assert Interval.of(0.5, 0.6, 0.7) == Interval(0.5, 0.5, 0.7)
+    assert str(Interval.of(-0.0000001, 0, 0).value) == "0.0"

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from tl_core.bundle import ModelBundle
+from tl_core.config import validate
+from tl_core.errors import FormatError, UserError
+from tl_core.registry import Registry
+from tl_core.steps import evaluate, extract, select, tune, version
+from tl_core.workspace import Workspace
+
+
+@pytest.fixture(scope="module", params=["probe", "finetune"])
+def trained(
+    request: pytest.FixtureRequest, timeseries: Registry, tmp_path_factory: pytest.TempPathFactory
+) -> Workspace:
+    import conftest
+
+    folder = tmp_path_factory.mktemp(request.param)
+    waves = conftest.write_waves(folder / "waves")
+    config = validate({"data": {"path": str(waves)}, "tune": {"strategy": request.param, "epochs": 1}})
+    ws = Workspace(folder / "out", folder / "store", folder / "cache")
+    version(config, timeseries, ws)
+    for step in (select, extract, tune, evaluate):
+        step(config, timeseries, ws)
+    return ws
+
+
+def test_raw_files_get_the_predictions_of_the_run(trained: Workspace, timeseries: Registry) -> None:
+    bundle = ModelBundle.load(trained.model, timeseries)
+    assert bundle.notes == ()
+    rows = pq.read_table(trained.step("evaluate") / "predictions.parquet").to_pylist()
+    waves = trained.root.parent / "waves"
+    predictions = bundle.predict([waves / row["id"] for row in rows])
+    assert [p.label for p in predictions] == [row["predicted"] for row in rows]
+    np.testing.assert_allclose([p.probability for p in predictions], [r["probability"] for r in rows], atol=1e-5)
+    assert all(sum(p.probabilities.values()) == pytest.approx(1, abs=1e-5) for p in predictions)
+
+
+def test_a_bad_file_gets_its_error_and_shifts_nobody(trained: Workspace, timeseries: Registry, tmp_path: Path) -> None:
+    good = sorted((trained.root.parent / "waves" / "fast").iterdir())[:2]
+    (tmp_path / "bad.npy").touch()
+    bundle = ModelBundle.load(trained.model, timeseries)
+    got = bundle.predict([good[0], tmp_path / "bad.npy", tmp_path / "none.npy", good[1]])
+    alone = [bundle.predict([g])[0] for g in good]
+    assert [got[0].label, got[3].label] == [a.label for a in alone]
+    assert got[1].error == "empty file"
+    assert got[1].label is None
+    assert got[2].error is not None
+
+
+def test_the_bundle_records_where_it_comes_from(trained: Workspace) -> None:
+    facts = json.loads((trained.model / "bundle.json").read_text())
+    assert facts["classes"] == ["fast", "noise", "slow"]
+    assert len(facts["backbone"]["weights"]) == len(facts["backbone"]["fingerprint"]) == 64
+    assert facts["training"]["data_version"]
+    assert "gaussian-derivatives" in (trained.model / "README.md").read_text()
+    assert {p.suffix for p in trained.model.iterdir()} <= {".json", ".md", ".safetensors"}
+
+
+def test_other_weights_are_refused(trained: Workspace, timeseries: Registry, tmp_path: Path) -> None:
+    copy = changed(trained, tmp_path, lambda facts: facts["backbone"].update(weights="0" * 64))
+    with pytest.raises(UserError, match="give the right ones: --backbone FOLDER"):
+        ModelBundle.load(copy, timeseries)
+
+
+def test_changed_preprocessing_is_told(trained: Workspace, timeseries: Registry, tmp_path: Path) -> None:
+    copy = changed(trained, tmp_path, lambda facts: facts["backbone"]["preprocessing"].update(width=64))
+    assert ModelBundle.load(copy, timeseries).notes == (
+        "preprocessing 'width' was 64 in training and is 128 here: results may differ",
+    )
+
+
+def test_a_newer_format_is_refused(trained: Workspace, timeseries: Registry, tmp_path: Path) -> None:
+    copy = changed(trained, tmp_path, lambda facts: facts.update(format=99))
+    with pytest.raises(FormatError, match="this tl reads up to 1; update tl"):
+        ModelBundle.load(copy, timeseries)
+
+
+def test_a_folder_that_is_no_bundle(timeseries: Registry, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no model bundle"):
+        ModelBundle.load(tmp_path, timeseries)
+
+
+def test_a_damaged_head_is_told(trained: Workspace, timeseries: Registry, tmp_path: Path) -> None:
+    copy = changed(trained, tmp_path, lambda facts: None)
+    (copy / "head.safetensors").write_bytes(b"garbage")
+    with pytest.raises(UserError, match="unreadable"):
+        ModelBundle.load(copy, timeseries)
+
+
+def changed(trained: Workspace, tmp_path: Path, change) -> Path:  # type: ignore[no-untyped-def]
+    copy = tmp_path / "model"
+    shutil.copytree(trained.model, copy)
+    facts = json.loads((copy / "bundle.json").read_text())
+    change(facts)
+    (copy / "bundle.json").write_text(json.dumps(facts))
+    return copy

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tl_core import registry as registry_module
+from tl_core.errors import UserError
+from tl_core.hookspecs import hookimpl
+from tl_core.registry import Registry, load_registry
+from tl_core.types import BackboneSpec, Loader, Source
+
+
+class SoundLoader(Loader):
+    modality = "sound"
+    extensions = frozenset({".snd"})
+
+    def check(self, source: Source) -> str | None:
+        return None
+
+    def decode(self, source: Source) -> Any:
+        return source
+
+    def render(self, source: Source) -> str:
+        return "<p>sound</p>"
+
+
+def module(name: str, **hooks: Any) -> tuple[str, ModuleType]:
+    made = ModuleType(name)
+    for hook, function in hooks.items():
+        function.__name__ = hook
+        setattr(made, hook, hookimpl(function))
+    return name, made
+
+
+def spec(name: str) -> BackboneSpec:
+    return BackboneSpec(name, "sound", "package", "nowhere", builder=lambda *_: None)  # type: ignore[arg-type, return-value]
+
+
+def one(*names: str) -> Registry:
+    return load_registry(
+        [module("tl_one", tl_loaders=lambda: [SoundLoader()], tl_backbones=lambda: [spec(n) for n in names])]
+    )
+
+
+def test_near_names_are_suggested() -> None:
+    with pytest.raises(UserError) as caught:
+        one("resnet18", "resnet50", "vit").backbone("resnet", "sound")
+    assert str(caught.value).startswith(
+        "no sound backbone 'resnet'; did you mean resnet18, resnet50? `tl backbones sound`"
+    )
+
+
+def test_unknown_modality_lists_what_is_there() -> None:
+    with pytest.raises(UserError, match="no plugin for modality 'smell'; installed: sound"):
+        one().loader("smell")
+
+
+def test_missing_folder_is_said_plainly() -> None:
+    with pytest.raises(UserError, match=r"no such backbone folder: \./weights/x"):
+        one("a").backbone("./weights/x", "sound")
+
+
+def test_two_plugins_with_one_name_are_both_named() -> None:
+    registry = load_registry(
+        [
+            module("tl_one", tl_loaders=lambda: [SoundLoader()], tl_backbones=lambda: [spec("a")]),
+            module("tl_two", tl_backbones=lambda: [spec("a")]),
+        ]
+    )
+    with pytest.raises(UserError, match="sound backbone 'a' is offered by tl_one and tl_two; uninstall one"):
+        registry.backbones()
+
+
+def test_two_plugins_for_one_modality_are_both_named() -> None:
+    registry = load_registry([module(n, tl_loaders=lambda: [SoundLoader()]) for n in ("tl_one", "tl_two")])
+    with pytest.raises(UserError, match="modality sound is offered by tl_one and tl_two"):
+        registry.loaders()
+
+
+def test_order_of_installation_decides_nothing() -> None:
+    mods = [module("tl_b", tl_backbones=lambda: [spec("b")]), module("tl_a", tl_backbones=lambda: [spec("a")])]
+    names = [[s.name for s in load_registry(order).backbones()] for order in (mods, mods[::-1])]
+    assert names == [["a", "b"], ["a", "b"]]
+
+
+def test_a_misspelt_hook_is_reported() -> None:
+    registry = load_registry([module("tl_bad", tl_loader=lambda: [])])
+    assert registry.plugins[0].error == "no hook 'tl_loader'; did you mean tl_loaders?"
+
+
+def test_a_plugin_that_fails_to_import_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Dist:
+        def __init__(self, name: str) -> None:
+            self.name, self.version = name, "1.0"
+
+    class Point:
+        def __init__(self, name: str, dist: str, result: Any) -> None:
+            self.name = self.module = name
+            self.dist, self._result = Dist(dist), result
+
+        def load(self) -> Any:
+            if isinstance(self._result, Exception):
+                raise self._result
+            return self._result
+
+    good = module("tl_good", tl_backbones=lambda: [spec("g")])[1]
+    points = [
+        Point("tl_broken", "tl-broken", ImportError("no torchfoo")),
+        Point("tl_good", "tl-good", good),
+        Point("tl_twin", "tl-twin-a", good),
+        Point("tl_twin", "tl-twin-b", good),
+    ]
+    monkeypatch.setattr(registry_module, "entry_points", lambda group: points)
+    registry = load_registry()
+    errors = {(p.name, p.dist): p.error for p in registry.plugins}
+    assert errors[("tl_broken", "tl-broken")] == "ImportError: no torchfoo"
+    assert errors[("tl_good", "tl-good")] is None
+    assert "several dists: tl-twin-a, tl-twin-b" in str(errors[("tl_twin", "tl-twin-a")])
+    assert [s.name for s in registry.backbones()] == ["g"]
+
+
+def test_a_failing_watcher_is_told_and_no_more() -> None:
+    seen: list[str] = []
+
+    def fails(step: str) -> None:
+        raise RuntimeError("mail server is down")
+
+    registry = load_registry(
+        [
+            module("tl_fails", tl_step_finished=fails),
+            module("tl_sees", tl_step_finished=lambda step, outputs: seen.append(f"{step} {outputs['n']}")),
+        ]
+    )
+    assert registry.finished("tune", {"n": 3}) == ["plugin tl_fails failed in tl_step_finished: mail server is down"]
+    assert seen == ["tune 3"]

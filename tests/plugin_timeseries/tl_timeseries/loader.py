@@ -1,0 +1,55 @@
+"""Series from .npy files."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tl_core import DecodeError, Loader, Source
+
+
+class SeriesLoader(Loader):
+    """One-dimensional float arrays of at least eight values."""
+
+    modality = "timeseries"
+    extensions = frozenset({".npy"})
+
+    def check(self, source: Source) -> str | None:
+        try:
+            self.decode(source)
+        except DecodeError as error:
+            return str(error)
+        return None
+
+    def decode(self, source: Source) -> np.ndarray:
+        path = Path(source)
+        if path.stat().st_size == 0:
+            raise DecodeError("empty file")
+        try:
+            series = np.load(path, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise DecodeError(f"unreadable: {str(error).splitlines()[0]}") from error
+        if series.ndim != 1 or len(series) < 8:
+            raise DecodeError(f"expected a series of 8 values or more, found shape {list(series.shape)}")
+        if not np.isfinite(series).all():
+            raise DecodeError("holds values that are no numbers")
+        return series.astype(np.float32)
+
+    def augment(self, decoded: Any, rng: np.random.Generator) -> Any:
+        return decoded * np.float32(rng.uniform(0.9, 1.1))
+
+    def render(self, source: Source) -> str:
+        series = self.decode(source)
+        low, high = float(series.min()), float(series.max())
+        points = " ".join(
+            f"{200 * i / (len(series) - 1):.1f},{40 - 36 * (v - low) / ((high - low) or 1):.1f}"
+            for i, v in enumerate(series)
+        )
+        name = html.escape(Path(source).name)
+        return (
+            f'<svg viewBox="0 0 200 44" role="img" aria-label="{name}">'
+            f'<polyline fill="none" stroke="currentColor" points="{points}"/></svg>'
+        )

@@ -1,0 +1,243 @@
+"""A trained model as a folder: head, changed weights, label names and the backbone it stands on. No pickle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from tl_core.errors import DecodeError, FormatError, UserError
+from tl_core.extraction import embed, resolve_device
+from tl_core.registry import Registry
+from tl_core.types import Backbone, BackboneSpec, Head, HeadSpec, Loader, Prepared, Source, Targets, Task
+from tl_core.weights import read_json
+from tl_core.workspace import write_bytes, write_json, write_text
+
+FORMAT_VERSION = 1
+CHUNK = 256  # samples decoded at a time while predicting
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of one source; `error` instead where the source can't be used.
+
+    label: class name, multi-label names joined by "|", or None (regression). probability: of `label` (multiclass)
+    or the least sure of the predicted labels. probabilities: per class. value: the number (regression).
+    """
+
+    id: str
+    label: str | None = None
+    probability: float | None = None
+    probabilities: Mapping[str, float] = field(default_factory=dict)
+    value: float | None = None
+    error: str | None = None
+
+
+@dataclass
+class ModelBundle:
+    """A model that predicts from raw sources. `notes`: what differs from where it was trained, in sentences."""
+
+    loader: Loader
+    backbone: Backbone
+    head: Head
+    targets: Targets
+    facts: dict[str, Any]
+    device: torch.device
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def load(cls, folder: Path, registry: Registry, backbone: str | None = None, device: str = "auto") -> ModelBundle:
+        """Open a bundle; `backbone` names the backbone's weights where they are not where they were in training.
+
+        Raises UserError where the folder is no bundle, FormatError on a newer format, and UserError where the
+        backbone's weights are not those that the head was trained on.
+        """
+        facts = read_facts(folder)
+        wanted = facts["backbone"]
+        spec = registry.backbone(backbone or wanted["request"], facts["modality"])
+        built = spec.build()
+        if built.identity.weights != wanted["weights"]:
+            raise UserError(
+                f"{folder} was trained on {wanted['name']} with weights {wanted['weights'][:12]}, but "
+                f"{backbone or wanted['request']} holds {built.identity.weights[:12]}; give the right ones: "
+                "--backbone FOLDER"
+            )
+        notes = [
+            f"preprocessing '{key}' was {then!r} in training and is {now!r} here: results may differ"
+            for key, then, now in _differences(wanted["preprocessing"], built.identity.preprocessing)
+        ]
+        changed = folder / "backbone.safetensors"
+        if changed.is_file():
+            built.load_state_dict(_tensors(changed), strict=False)
+        targets = Targets(cast(Task, facts["task"]), tuple(facts["classes"]))
+        head = registry.head(facts["modality"], targets.task, facts["head"]).build(built.feature_dim, targets)
+        head.load_state_dict(_tensors(folder / "head.safetensors"))
+        where = resolve_device(device)
+        return cls(
+            registry.loader(facts["modality"]),
+            built.to(where).eval(),
+            head.eval(),
+            targets,
+            facts,
+            where,
+            tuple(notes),
+        )
+
+    def predict(self, sources: Sequence[Source], ids: Sequence[str] | None = None) -> list[Prediction]:
+        """One prediction per source, in order; a source that can't be used gets its error."""
+        names = [str(source) for source in sources] if ids is None else list(ids)
+        out: list[Prediction] = []
+        for start in range(0, len(sources), CHUNK):
+            out += self._predict_chunk(sources[start : start + CHUNK], names[start : start + CHUNK])
+        return out
+
+    def _predict_chunk(self, sources: Sequence[Source], names: Sequence[str]) -> list[Prediction]:
+        prepared: dict[int, Prepared] = {}
+        errors: dict[int, str] = {}
+        for i, source in enumerate(sources):
+            reason = self.loader.check(source)
+            if reason is None:
+                try:
+                    prepared[i] = self.backbone.prepare(self.loader.decode(source))
+                except DecodeError as error:
+                    reason = str(error)
+            if reason is not None:
+                errors[i] = reason
+        rows: Iterator[np.ndarray] = iter(())
+        if prepared:
+            features = embed(self.backbone, list(prepared.values()), self.device, self.facts["precision"])
+            with torch.inference_mode():
+                rows = iter(self.head.decode(self.head(features)).numpy())
+        return [
+            Prediction(name, error=errors[i]) if i in errors else self._prediction(name, next(rows))
+            for i, name in enumerate(names)
+        ]
+
+    def _prediction(self, name: str, row: np.ndarray) -> Prediction:
+        if self.targets.task == "regression":
+            return Prediction(name, value=float(row))
+        probabilities = {label: float(p) for label, p in zip(self.targets.classes, row, strict=True)}
+        if self.targets.task == "multiclass":
+            label = max(probabilities, key=lambda key: probabilities[key])
+            return Prediction(name, label, probabilities[label], probabilities)
+        chosen = {label: p for label, p in probabilities.items() if p >= 0.5}
+        return Prediction(name, "|".join(chosen), min(chosen.values(), default=None), probabilities)
+
+
+def save_bundle(
+    folder: Path,
+    *,
+    spec: BackboneSpec,
+    request: str,
+    backbone: Backbone,
+    trained: Sequence[str],
+    head: Head,
+    head_spec: HeadSpec,
+    targets: Targets,
+    precision: str,
+    training: Mapping[str, Any],
+) -> None:
+    """Write a bundle. trained: names of the segments whose weights changed; only those are stored.
+
+    training: JSON-able facts for the model card (data version, rows, strategy, validation metrics).
+    """
+    facts = {
+        "format": FORMAT_VERSION,
+        "modality": spec.modality,
+        "task": targets.task,
+        "classes": list(targets.classes),
+        "head": head_spec.name,
+        "precision": precision,
+        "backbone": backbone_facts(spec, request, backbone),
+        "trained_segments": list(trained),
+        "training": dict(training),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    write_bytes(folder / "head.safetensors", save(_contiguous(head.state_dict())))
+    if trained:
+        prefixes = tuple(f"segments.{name}." for name in trained)
+        changed = {k: v for k, v in backbone.state_dict().items() if k.startswith(prefixes)}
+        write_bytes(folder / "backbone.safetensors", save(_contiguous(changed)))
+    write_json(folder / "bundle.json", facts)
+    write_text(folder / "README.md", model_card(facts))
+
+
+def backbone_facts(spec: BackboneSpec, request: str, backbone: Backbone) -> dict[str, Any]:
+    """What every artifact records of the backbone that made it."""
+    return {
+        "name": spec.name,
+        "request": request,
+        "source": spec.source,
+        "location": spec.location,
+        "revision": backbone.identity.revision or spec.revision,
+        "weights": backbone.identity.weights,
+        "architecture": backbone.identity.architecture,
+        "preprocessing": dict(backbone.identity.preprocessing),
+        "fingerprint": backbone.fingerprint,
+        "segments": list(backbone.segment_names),
+        "feature_dim": backbone.feature_dim,
+        "parameters": sum(p.numel() for p in backbone.parameters()),
+        "licence": spec.licence,
+        "pretrained_on": spec.pretrained_on,
+    }
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """bundle.json of a bundle. Raises UserError where there is none, FormatError on a newer format."""
+    path = folder / "bundle.json"
+    if not path.is_file():
+        raise UserError(f"{folder} is no model bundle: it has no bundle.json; `tl run` leaves one in its model/ folder")
+    facts = read_json(path)
+    if not isinstance(facts.get("format"), int) or facts["format"] > FORMAT_VERSION:
+        raise FormatError(f"{path} has format {facts.get('format')}, this tl reads up to {FORMAT_VERSION}; update tl")
+    return facts
+
+
+def model_card(facts: Mapping[str, Any]) -> str:
+    """The bundle's README: what it predicts, from what, trained how."""
+    backbone, training = facts["backbone"], facts["training"]
+    labels = ", ".join(facts["classes"][:50]) + (" ..." if len(facts["classes"]) > 50 else "")
+    lines = [
+        f"# {facts['task'].capitalize()} model for {facts['modality']} data",
+        "",
+        f"- Backbone: {backbone['name']} ({backbone['architecture']}), weights sha256 {backbone['weights']}, "
+        f"revision {backbone['revision'] or 'not known'}, licence {backbone['licence'] or 'not stated'}",
+        f"- Pretrained on: {backbone['pretrained_on'] or 'not stated'}",
+        f"- Head: {facts['head']}; trained segments: {', '.join(facts['trained_segments']) or 'none (frozen)'}",
+        f"- Labels: {labels or 'a number'}",
+        *(f"- {key.replace('_', ' ').capitalize()}: {value}" for key, value in sorted(training.items())),
+        "",
+        "Predict with `tl predict THIS_FOLDER FILE...`. The test metrics of the run lie in metrics.json.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"unreadable {path}: {str(error).splitlines()[0]}; train again or fetch it again") from error
+
+
+def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value.detach().cpu().contiguous().clone() for key, value in sorted(tensors.items())}
+
+
+def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    keys = sorted(set(then) | set(now))
+    return [(k, then.get(k), now.get(k)) for k in keys if _plain(then.get(k)) != _plain(now.get(k))]
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON gives it back, so that tuples compare equal to lists."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,90 @@
+"""Intervals: resamples of test rows or whole groups, and what to say where resampling says nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Method = Literal["bootstrap", "wilson", "wilson mean", "none"]
+
+DIGITS = 6  # of every number that reaches a file: below what the order of additions changes
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A number with its interval, rounded to 6 decimals.
+
+    method: `bootstrap` (percentiles of the resamples), `wilson` (the resamples all agreed; score interval of a
+    proportion), `wilson mean` (the same for a mean over classes), `none` (no interval can be had: low = value = high).
+    """
+
+    value: float
+    low: float
+    high: float
+    method: Method = "bootstrap"
+
+    @classmethod
+    def of(cls, value: float, low: float, high: float, method: Method = "bootstrap") -> Interval:
+        """Rounded, and widened to hold the value where the bias of the resamples pushes it out."""
+        return cls(_round(value), _round(min(low, value)), _round(max(high, value)), method)
+
+
+def wilson(share: float, trials: float, confidence: float) -> tuple[float, float]:
+    """Score interval of a proportion, honest at 0 and 1 where percentiles collapse. Wilson, JASA 1927."""
+    z2 = NormalDist().inv_cdf((1 + confidence) / 2) ** 2
+    centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = math.sqrt(share * (1 - share) * z2 / trials + z2 * z2 / (4 * trials * trials)) / (1 + z2 / trials)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def percentile_interval(value: float, draws: Floats, confidence: float, trials: float | None) -> Interval:
+    """The percentile interval of draws [R] (nan where a resample leaves the number undefined).
+
+    trials: how many independent rows stand behind a proportion, for the Wilson interval where all draws agree;
+    None where the number is no proportion.
+    """
+    known = draws[np.isfinite(draws)]
+    if known.size:
+        tail = (1 - confidence) / 2
+        low, high = np.quantile(known, (tail, 1 - tail))
+        if high - low > 1e-9:
+            return Interval.of(value, low, high)
+    if trials:
+        return Interval.of(value, *wilson(value, trials, confidence), "wilson")
+    return Interval.of(value, value, value, "none")
+
+
+def units_of(n: int, groups: Sequence[str] | None) -> Ints:
+    """What is resampled, as the unit number of each of n rows: the row itself, or its group.
+
+    A single group can't be resampled (every resample would be the test split itself): rows are taken instead.
+    """
+    if groups is None:
+        return np.arange(n)
+    if len(groups) != n:
+        raise ValueError(f"{len(groups)} groups for {n} rows")
+    _, units = np.unique(np.asarray(groups, dtype=np.str_), return_inverse=True)
+    return units.astype(np.int64) if units.max(initial=0) > 0 else np.arange(n)
+
+
+def resample_weights(units: Ints, resamples: int, seed: int) -> Iterator[Floats]:
+    """For each resample how often each row was drawn, [N]: units are drawn with replacement, as many as there are.
+
+    One resample at a time, so that memory stays at a few numbers a row.
+    """
+    rng = np.random.default_rng(seed)
+    count = int(units.max(initial=-1)) + 1
+    for _ in range(resamples):
+        yield np.bincount(rng.integers(count, size=count), minlength=count).astype(np.float64)[units]
+
+
+def _round(value: float) -> float:
+    return round(float(value), DIGITS) + 0.0  # + 0.0 turns -0.0 into 0.0

@@ -1,0 +1,59 @@
+"""Is the model better than its floors? Decided by intervals, said in one sentence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tl_core.evaluation.result import Evaluation, Floor, metric_title
+
+FLOOR_NAMES = {
+    "majority": "always giving the commonest answer of the training rows",
+    "random_init": "the same head on the same network with random weights",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """state: `above` where the gain over every floor has an interval above 0, `below` where some gain's interval is
+    below 0, otherwise `unclear`; headline: a few words; sentence: with the numbers."""
+
+    state: Literal["above", "unclear", "below"]
+    headline: str
+    sentence: str
+
+
+def verdict(evaluation: Evaluation) -> Verdict:
+    """The verdict on an evaluation, by the paired intervals of its gains over the floors."""
+    ours = evaluation.summary[evaluation.watch]
+    title = metric_title(evaluation.watch)
+    result = (
+        f"{title[0].upper()}{title[1:]} {ours.value:.3f} ({evaluation.confidence:.0%} interval {ours.low:.3f} to "
+        f"{ours.high:.3f}) on {evaluation.n_test:,} test rows"
+    )
+    floors = evaluation.floors
+    if not floors:
+        return Verdict("unclear", "Not compared with any floor", f"{result}.")
+    lost = {key: floor for key, floor in floors.items() if floor.gain.high < 0}
+    unclear = {key: floor for key, floor in floors.items() if floor.gain.low <= 0 <= floor.gain.high}
+    if lost:
+        return Verdict("below", f"Below {_its(lost, floors)}", f"{result}, against {_against(lost)}.")
+    if unclear:
+        return Verdict(
+            "unclear", f"Not clearly above {_its(unclear, floors)}", f"{result}, against {_against(unclear)}."
+        )
+    return Verdict("above", f"Clearly above {_its(floors, floors)}", f"{result}, against {_against(floors)}.")
+
+
+def _its(some: dict[str, Floor], floors: dict[str, Floor]) -> str:
+    if len(some) < len(floors):
+        return "one of its floors"
+    return "its floor" if len(floors) == 1 else "its floors"
+
+
+def _against(floors: dict[str, Floor]) -> str:
+    return " and ".join(
+        f"{floor.value.value:.3f} for {FLOOR_NAMES.get(key, key)} "
+        f"(gain {floor.gain.low:+.3f} to {floor.gain.high:+.3f})"
+        for key, floor in floors.items()
+    )

@@ -1,0 +1,34 @@
+"""The chosen backbone, rebuilt from the ranking, and its random twin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tl_core.registry import Registry
+from tl_core.types import Backbone, BackboneSpec
+from tl_core.weights import read_json
+from tl_core.workspace import Workspace
+
+
+def chosen(registry: Registry, workspace: Workspace, modality: str) -> tuple[str, BackboneSpec]:
+    """(request, spec) of the ranking's winner."""
+    request = read_json(workspace.ranking)["request"]
+    return request, registry.backbone(located(request, workspace.root), modality)
+
+
+def located(request: str, root: Path) -> str:
+    """A request as the registry takes it: a path inside the project becomes absolute."""
+    return str(root / request) if request.startswith("./") else request
+
+
+class Lazy:
+    """Builds a backbone on first use: where every feature is in the store, nothing is opened."""
+
+    def __init__(self, spec: BackboneSpec, random_seed: int | None = None) -> None:
+        self._spec, self._seed = spec, random_seed
+        self._built: Backbone | None = None
+
+    def __call__(self) -> Backbone:
+        if self._built is None:
+            self._built = self._spec.build(self._seed)
+        return self._built

@@ -1,0 +1,124 @@
+"""select: which backbone, ranked on a stratified sample of the training rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tl_core.config import RunConfig
+from tl_core.errors import UserError
+from tl_core.extraction import Extraction, extract, features, space_of
+from tl_core.manifest import Manifest
+from tl_core.registry import Registry
+from tl_core.selection import Candidate, cross_validated_probe, logme, rank, stratified_sample
+from tl_core.steps.record import recorded
+from tl_core.store import FeatureStore
+from tl_core.types import BackboneSpec, Loader
+from tl_core.workspace import Workspace, write_json
+
+FORMAT_VERSION = 1
+
+
+def select(config: RunConfig, registry: Registry, workspace: Workspace) -> dict[str, Any]:
+    """Rank the candidates into artifacts/select/ranking.json and name the chosen one.
+
+    A candidate that can't be had drops out with its reason; UserError where none is left, or the only one fails.
+    """
+    with recorded(workspace, "select") as results:
+        manifest = Manifest.load(workspace.manifest, workspace.root)
+        requests = candidates(config, registry, manifest.modality, workspace.root)
+        specs = [(request, registry.backbone(request, manifest.modality)) for request in requests]
+        rows = stratified_sample(manifest, config.select.sample, config.seed)
+        race = _Race(config, manifest, registry.loader(manifest.modality), FeatureStore(workspace.store), rows)
+        tried = [race.enter(spec, alone=len(specs) == 1) for _, spec in specs]
+        ranked = rank(tried, seconds=race.seconds)
+        best = ranked[0]
+        if best.status != "ranked":
+            reasons = "\n".join(f"  {c.name}: {c.reason}" for c in ranked)
+            raise UserError(f"no backbone could be used:\n{reasons}\ngive weights that are here: --backbone FOLDER")
+        chosen = next(request for request, spec in specs if spec.name == best.name)
+        why = "the only candidate" if len(specs) == 1 else "first in the ranking"
+        write_json(
+            workspace.ranking,
+            {
+                "format": FORMAT_VERSION,
+                "chosen": best.name,
+                "request": chosen,
+                "why": why,
+                "sample_rows": len(rows),
+                "candidates": [dataclasses.asdict(c) for c in ranked],
+            },
+        )
+        results.update(
+            chosen=best.name,
+            why=why,
+            candidates=[{"name": c.name, "status": c.status, "probe": c.probe, "reason": c.reason} for c in ranked],
+            candidate_seconds=race.seconds,
+            computed=race.computed,
+            reused=race.reused,
+        )
+    return results
+
+
+def candidates(config: RunConfig, registry: Registry, modality: str, root: Path) -> list[str]:
+    """The names that compete: the user's (folders as paths that hold later), else the plugins' defaults."""
+    if config.select.backbones:
+        return [_located(name, root) for name in dict.fromkeys(config.select.backbones)]
+    names = [spec.name for spec in registry.backbones(modality) if spec.default]
+    if not names:
+        raise UserError(f"no default backbone for {modality}; name one: --backbone NAME or --backbone FOLDER")
+    return names
+
+
+def _located(name: str, root: Path) -> str:
+    """A path as it can be found again: relative to the project where it lies inside, absolute otherwise."""
+    path = Path(name).expanduser()
+    for found in (root / path, path):
+        if found.exists():
+            full = found.resolve()
+            inside = full.is_relative_to(root.resolve())
+            return f"./{full.relative_to(root.resolve()).as_posix()}" if inside else str(full)
+    return name
+
+
+class _Race:
+    """Candidates measured one after the other on the same rows; times are kept apart from the scores."""
+
+    def __init__(self, config: RunConfig, manifest: Manifest, loader: Loader, store: FeatureStore, rows: Any) -> None:
+        self.config, self.manifest, self.loader, self.store, self.rows = config, manifest, loader, store, rows
+        self.seconds: dict[str, float] = {}
+        self.computed = 0
+        self.reused = 0
+
+    def enter(self, spec: BackboneSpec, *, alone: bool) -> Candidate:
+        """A candidate's scores, or why it dropped out; where it runs alone its failure is the run's."""
+        started = time.perf_counter()
+        try:
+            return self._measure(spec)
+        except (UserError, RuntimeError, MemoryError) as error:
+            if alone:
+                raise
+            return Candidate.dropped(spec, str(error).splitlines()[0] if str(error) else type(error).__name__)
+        finally:
+            self.seconds[spec.name] = round(time.perf_counter() - started, 3)
+
+    def _measure(self, spec: BackboneSpec) -> Candidate:
+        manifest, settings, targets = self.manifest, self.config.extract, self.manifest.targets
+        backbone = spec.build()
+        got: Extraction = extract(
+            manifest, self.rows, self.loader, backbone, self.store,
+            device=settings.device, precision=settings.precision, label=f"rank {spec.name}",
+        )  # fmt: skip
+        self.computed, self.reused = self.computed + got.computed, self.reused + got.reused
+        space = space_of(backbone, settings.precision)
+        x = torch.from_numpy(features(manifest, self.rows, self.loader, lambda: backbone, space, self.store))
+        y = torch.from_numpy(manifest.target_array(self.rows))
+        probe = cross_validated_probe(
+            x, y, targets.task, targets.outputs, self.config.select.folds, self.config.seed, manifest.groups(self.rows),
+            confidence=self.config.evaluate.confidence,
+        )  # fmt: skip
+        return Candidate.ranked(spec, backbone, logme=logme(x, y, targets.task), probe=probe)
