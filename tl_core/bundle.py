@@ -102,14 +102,14 @@ class ModelBundle:
         prepared: dict[int, Prepared] = {}
         errors: dict[int, str] = {}
         for i, source in enumerate(sources):
-            reason = self.loader.check(source)
+            reason = "no such file" if isinstance(source, Path) and not source.is_file() else self.loader.check(source)
             if reason is None:
                 try:
                     prepared[i] = self.backbone.prepare(self.loader.decode(source))
+                    continue
                 except DecodeError as error:
                     reason = str(error)
-            if reason is not None:
-                errors[i] = reason
+            errors[i] = reason
         rows: Iterator[np.ndarray] = iter(())
         if prepared:
             features = embed(self.backbone, list(prepared.values()), self.device, self.facts["precision"])

@@ -10,9 +10,10 @@ from tqdm import tqdm
 T = TypeVar("T")
 
 
-def progress(total: int | None, label: str, unit: str = "it") -> tqdm[T]:
+def progress(total: int | None, label: str, unit: str = "it", shown: bool = True) -> tqdm[T]:
     """A bar on standard error that shows rate and time left; nothing where standard error is no terminal."""
-    return tqdm(total=total, desc=label, unit=unit, disable=None, leave=False, dynamic_ncols=True)
+    disable = None if shown else True  # None: tqdm asks the terminal
+    return tqdm(total=total, desc=label, unit=unit, disable=disable, leave=False, dynamic_ncols=True)
 
 
 def track(items: Iterable[T], label: str, unit: str = "it", total: int | None = None) -> Iterator[T]:

@@ -32,11 +32,11 @@ def accuracy(probabilities: np.ndarray, truth: np.ndarray) -> float:
 
 
 def macro_f1(predicted: np.ndarray, truth: np.ndarray) -> float:
-    """Mean F1 over the columns of two boolean tables [N, C]; columns empty in both don't count."""
-    hits = (predicted & truth).sum(axis=0)
-    total = predicted.sum(axis=0) + truth.sum(axis=0)
-    counted = total > 0
-    return float(np.mean(2 * hits[counted] / total[counted])) if counted.any() else 1.0
+    """Mean F1 over the columns of two boolean tables [N, C] that occur in the truth; 0 where none does."""
+    occurs = truth.any(axis=0)
+    hits = (predicted & truth).sum(axis=0)[occurs]
+    total = (predicted.sum(axis=0) + truth.sum(axis=0))[occurs]
+    return float(np.mean(2 * hits / total)) if occurs.any() else 0.0
 
 
 def micro_f1(predicted: np.ndarray, truth: np.ndarray) -> float:
@@ -70,8 +70,8 @@ def _class_f1(probabilities: np.ndarray, truth: np.ndarray) -> float:
 METRICS: dict[Task, dict[str, Callable[[np.ndarray, np.ndarray], float]]] = {
     "multiclass": {"accuracy": accuracy, "macro_f1": _class_f1},
     "multilabel": {
-        "micro_f1": lambda p, y: micro_f1(p >= 0.5, y > 0.5),
-        "macro_f1": lambda p, y: macro_f1(p >= 0.5, y > 0.5),
+        "micro_f1": lambda p, y: micro_f1(p > 0.5, y > 0.5),
+        "macro_f1": lambda p, y: macro_f1(p > 0.5, y > 0.5),
     },
     "regression": {"r2": r2, "mae": mae, "rmse": rmse},
 }

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tl_core.config import RunConfig
+from tl_core.config import RunConfig, validate
 from tl_core.errors import UserError
-from tl_core.workspace import Workspace
+from tl_core.workspace import STEPS, Workspace
 from tl_flows import versioning
+from tl_flows.code_version import FILE as CODE_VERSION
+from tl_flows.code_version import write_code_version
+from tl_flows.params import edit_params
 from tl_flows.prefect_env import LOGGER
+from tl_flows.project import PARAMS, outside_workspace, project_workspace, require_project
 from tl_flows.stage_process import FAULT, StageError, run_dvc
 from tl_flows.summary import describe
 
@@ -50,6 +54,8 @@ class Engine(ABC):
         result = self._run(step)
         self.results[step] = result
         log.info("%-8s  %s", step, "up to date" if result.fresh else describe(step, result.outputs))
+        for note in () if result.fresh else result.outputs.get("notes", ()):
+            log.info("%-8s  - %s", "", note)
         return result
 
     @abstractmethod
@@ -98,6 +104,12 @@ class Stages(Engine):
         path = self.workspace.run_file(step)
         return StepResult(step, fresh, read_json(path) if path.is_file() else {})
 
+    def up_to_date(self) -> bool:
+        """True where the data are recorded and no stage has anything to do."""
+        found = versioning.tracked(self.root, self.data)
+        recorded = found is None or found.state == "recorded"
+        return recorded and not versioning.stale_stages(self.root, STEPS)
+
     def record_data(self) -> None:
         """Fetch tracked data that are not here; record a new version of tracked data that differ.
 
@@ -123,3 +135,22 @@ class Stages(Engine):
             log.warning(line.removeprefix(FAULT))
         else:
             stage_log.info(line)
+
+
+def open_engine(folder: Path, config: Mapping[str, Any] | None, step_hours: float) -> Engine:
+    """The engine of an output folder where a config is given, else of the DVC project that `folder` lies in."""
+    if config is None:
+        return open_project(require_project(folder), {}, step_hours)
+    from tl_core.registry import load_registry
+
+    checked = validate(config)
+    return InProcess(outside_workspace(folder, checked), checked, load_registry)
+
+
+def open_project(root: Path, edits: Mapping[str, Any], step_hours: float = 24.0) -> Stages:
+    """The engine of a project, after setting `edits` in its params.yaml. Raises UserError on invalid ones."""
+    config = edit_params(root / PARAMS, edits)
+    if (root / CODE_VERSION).is_file():
+        write_code_version(root / CODE_VERSION)  # so that another version of tl or of a plugin makes stages stale
+    data = root / Path(config.data.path).expanduser()
+    return Stages(project_workspace(root, config), data, deadline_s=step_hours * 3600)

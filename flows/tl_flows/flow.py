@@ -1,8 +1,10 @@
+# mypy: disable-error-code="untyped-decorator"
 """The pipeline as a Prefect flow. DVC or the store decide what is computed; Prefect orders, retries and records."""
 
 from __future__ import annotations
 
 import functools
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,12 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
-from tl_flows.engine import Engine, StepResult
-from tl_flows.runs import open_engine
+from tl_flows.engine import Engine, StepResult, open_engine
+from tl_flows.prefect_env import LOGGER
 from tl_flows.stage_process import StageError
 
 
-def may_pass_next_time(step: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
+def may_pass_next_time(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     """Retry what a disk, a network or the kernel's memory killer did; a fault in data or code only repeats."""
     try:
         state.result()
@@ -70,12 +72,15 @@ def evaluate(engine: Engine) -> StepResult:
 
 
 @flow(name="tl", persist_result=False)
-def pipeline(folder: str = ".", config: dict[str, Any] | None = None, step_hours: float = 24.0) -> dict[str, StepResult]:
+def pipeline(
+    folder: str = ".", config: dict[str, Any] | None = None, step_hours: float = 24.0
+) -> dict[str, StepResult]:
     """From data to a model and a report.
 
     folder: a DVC project, whose stages run where they are stale; or, with a config, the output folder of a run
     outside of any project. step_hours: a stage that takes longer is ended.
     """
+    logging.getLogger(LOGGER).setLevel(logging.INFO)
     engine = open_engine(Path(folder), config, step_hours)
     version(engine)
     select(engine)

@@ -76,7 +76,7 @@ def test_a_collapsed_interval_is_wilson_and_says_so(right: bool) -> None:
     low, high = wilson(float(right), 10, 0.9)  # each class has ten rows
     assert macro == Interval.of(float(right), low, high, "wilson mean")
     assert any("same accuracy: Wilson" in note for note in result.notes)
-    assert any("same macro_f1: mean of the classes' Wilson" in note for note in result.notes)
+    assert any("same macro F1: mean of the classes' Wilson" in note for note in result.notes)
 
 
 def test_a_collapse_over_groups_counts_groups_not_rows() -> None:

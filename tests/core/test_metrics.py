@@ -171,16 +171,18 @@ def test_macro_f1_skips_classes_that_a_resample_did_not_draw() -> None:
 def test_constant_targets_leave_r2_undefined_and_the_notes_say_so() -> None:
     result = Case(Targets("regression"), np.asarray([1.0, 2.0, 3.0]), np.full(3, 2.0)).evaluate()
     assert (result.summary["r2"].value, result.summary["r2"].method) == (0.0, "none")
-    assert any("given as 0: r2" in note for note in result.notes)
+    assert any("given as 0: R²" in note for note in result.notes)
     single = Case(Targets("regression"), np.asarray([1.0]), np.asarray([2.0])).evaluate()
     assert single.summary["mae"].value == 1.0
-    assert any("same mae, rmse: no interval can be had" in note for note in single.notes)
+    assert any(
+        "same mean absolute error, root mean squared error: no interval can be had" in note for note in single.notes
+    )
 
 
 def test_a_multilabel_split_without_any_label_is_undefined_not_an_error() -> None:
     result = Case(Targets("multilabel", classes(2)), np.full((4, 2), 0.1), np.zeros((4, 2))).evaluate()
     assert {i.value for i in result.summary.values()} == {0.0}
-    assert any("given as 0: micro_f1, macro_f1, mean_average_precision" in note for note in result.notes)
+    assert any("given as 0: micro F1, macro F1, mean average precision" in note for note in result.notes)
 
 
 def test_faulty_predictions_are_refused_with_the_remedy() -> None:
@@ -224,7 +226,7 @@ def test_the_verdict_goes_by_paired_intervals() -> None:
     assert "(90% interval 0.9" in above.sentence
     same = verdict(good.evaluate({"majority": majority, "random_init": good.predictions}))
     assert (same.state, same.headline) == ("unclear", "Not clearly above one of its floors")
-    assert "random weights (gain +0.000 to" in same.sentence
+    assert "random weights (gain -0.0" in same.sentence
     bad = Case(good.targets, np.roll(good.predictions, 1, axis=1), good.truth)
     assert verdict(bad.evaluate({"majority": majority})).state == "below"
 
@@ -256,8 +258,8 @@ def test_quarantined_rows_keep_their_place_in_the_predictions(tmp_path: Path) ->
     rows, predictions = np.asarray([2, 3]), np.asarray([[0.75, 0.25], [0.6, 0.4]])
     table = predictions_table(faked, rows, predictions)
     assert table.to_pylist() == [
-        {"row": 2, "id": "r0", "split": "test", "label": "cat", "predicted": "cat", "probability": 0.75, "correct": True,
-         "reason": None, "p_cat": 0.75, "p_<dog>": 0.25},
+        {"row": 2, "id": "r0", "split": "test", "label": "cat", "predicted": "cat", "probability": 0.75,
+         "correct": True, "reason": None, "p_cat": 0.75, "p_<dog>": 0.25},
         {"row": 3, "id": "r1", "split": "test", "label": "<dog>", "predicted": "cat",
          "probability": pytest.approx(0.6), "correct": False, "reason": None, "p_cat": pytest.approx(0.6),
          "p_<dog>": pytest.approx(0.4)},

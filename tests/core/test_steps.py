@@ -19,7 +19,7 @@ from tl_core.steps import evaluate, extract, select, tune, version
 from tl_core.workspace import Workspace
 
 
-def settings(data: Path, **sections: Any) -> RunConfig:
+def settings(data: Path, /, **sections: Any) -> RunConfig:
     return validate({"data": {"path": str(data), **sections.pop("data", {})}, **sections})
 
 
@@ -80,7 +80,7 @@ def test_finetuning(timeseries: Registry, waves: Path, tmp_path: Path) -> None:
     config = settings(waves, tune={"strategy": "finetune", "epochs": 2})
     ws = workspace(tmp_path)
     done = pipeline(config, timeseries, ws)
-    assert done["tune"]["trained_segments"] == ["filters"]
+    assert done["tune"]["trained_segments"] == ["filters", "pool"]
     assert (ws.model / "backbone.safetensors").is_file()
     assert json.loads(ws.metrics.read_text())["accuracy"] > 0.5
     first = outputs(ws)
@@ -92,8 +92,9 @@ def test_finetuning(timeseries: Registry, waves: Path, tmp_path: Path) -> None:
 def test_regression_and_multilabel(timeseries: Registry, waves: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     files = sorted(waves.rglob("*.npy"))
+    value = {"slow": 0, "noise": 1, "fast": 2}
     labels = {
-        "regression": [f"{f.parent.name.count('s') + rng.normal(0, 0.01):.4f}" for f in files],
+        "regression": [f"{value[f.parent.name] + rng.normal(0, 0.01):.4f}" for f in files],
         "multilabel": ["|".join(w for w in ("a", "s") if w in f.parent.name) for f in files],
     }
     names = {"regression": ("r2", "label"), "multilabel": ("micro_f1", "labels")}

@@ -6,8 +6,8 @@ from tl_core.evaluation.bootstrap import Interval
 from tl_core.evaluation.evaluate import evaluate_predictions
 from tl_core.evaluation.floors import majority_floor, majority_predictions
 from tl_core.evaluation.predictions import predictions_table, worst_rows, write_predictions
-from tl_core.evaluation.result import ClassRow, Evaluation, Floor
-from tl_core.evaluation.verdict import Verdict, verdict
+from tl_core.evaluation.result import ClassRow, Evaluation, Floor, metric_title
+from tl_core.evaluation.verdict import Verdict, floor_title, verdict
 
 __all__ = [
     "ClassRow",
@@ -16,8 +16,10 @@ __all__ = [
     "Interval",
     "Verdict",
     "evaluate_predictions",
+    "floor_title",
     "majority_floor",
     "majority_predictions",
+    "metric_title",
     "predictions_table",
     "verdict",
     "worst_rows",

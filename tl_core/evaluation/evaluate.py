@@ -15,8 +15,8 @@ from tl_core.evaluation.bootstrap import (
     units_of,
     wilson,
 )
-from tl_core.evaluation.metrics import Measure, Multiclass, Multilabel, Numbers, Regression, measure, watch_name
-from tl_core.evaluation.result import ClassRow, Evaluation, Floor
+from tl_core.evaluation.metrics import Column, Measure, Multiclass, Multilabel, Numbers, Regression, measure, watch_name
+from tl_core.evaluation.result import ClassRow, Evaluation, Floor, metric_title
 from tl_core.types import Targets, Task
 
 MAX_CONFUSION = 1000  # classes; past that nobody reads the matrix and it weighs more than the predictions
@@ -76,19 +76,25 @@ def evaluate_predictions(
     )
 
 
+def _interval(column: Column, value: float, draws: Floats, confidence: float) -> Interval:
+    """A column's interval; a number that is undefined on the test rows counts as 0, without an interval."""
+    if np.isnan(value):
+        return Interval.of(0.0, 0.0, 0.0, "none")
+    return percentile_interval(float(value), draws, confidence, column.trials)
+
+
 def _intervals(model: Measure, point: Floats, draws: Floats, confidence: float) -> list[Interval | None]:
-    """One interval per column: None for an undefined number of a class, 0 for an undefined one over all rows."""
-    found: list[Interval | None] = []
-    for column, value, column_draws in zip(model.columns, point, draws.T):
-        if np.isnan(value):
-            found.append(None if column.label is not None else Interval.of(0.0, 0.0, 0.0, "none"))
-        else:
-            found.append(percentile_interval(float(value), column_draws, confidence, column.trials))
-    for i, column in enumerate(model.columns):
+    """One interval per column, None for an undefined number of a class."""
+    columns = model.columns
+    found = [
+        None if np.isnan(value) and column.label is not None else _interval(column, value, column_draws, confidence)
+        for column, value, column_draws in zip(columns, point, draws.T)
+    ]
+    for i, (column, value) in enumerate(zip(columns, point)):
         interval = found[i]
-        if column.mean_of and interval and interval.method == "none" and not np.isnan(point[i]):
+        if column.mean_of and interval and interval.method == "none" and not np.isnan(value):
             # every class is at 0 or 1: the mean of the classes' bounds, which is on the wide side
-            parts = [(v, c) for v, c in zip(point, model.columns) if c.metric == column.mean_of and not np.isnan(v)]
+            parts = [(v, c) for v, c in zip(point, columns) if c.metric == column.mean_of and not np.isnan(v)]
             bounds = [wilson(float(v), c.trials, confidence) for v, c in parts if c.trials]
             low, high = np.mean(bounds, axis=0)
             found[i] = Interval.of(interval.value, float(low), float(high), "wilson mean")
@@ -96,9 +102,7 @@ def _intervals(model: Measure, point: Floats, draws: Floats, confidence: float) 
 
 
 def _floor(rival: Measure, rival_draws: Floats, ours: Interval, our_draws: Floats, confidence: float) -> Floor:
-    point = rival.point()[:1]
-    value = _intervals(rival, point, rival_draws[:, None], confidence)[0]
-    assert value is not None  # an undefined number over all rows is 0
+    value = _interval(rival.columns[0], rival.point()[0], rival_draws, confidence)
     gain = percentile_interval(ours.value - value.value, our_draws - rival_draws, confidence, None)
     if gain.method == "none":  # the difference never changed: as far apart as the two intervals allow
         gain = Interval.of(gain.value, ours.low - value.high, ours.high - value.low, "wilson")
@@ -162,7 +166,7 @@ def _notes(
     elif grouped and count < FEW_GROUPS:
         notes.append(f"Only {count} groups in the test split: intervals over so few groups are too narrow.")
     overall = [(c, v, i) for c, v, i in zip(model.columns, point, intervals) if c.label is None and i is not None]
-    undefined = [c.metric for c, v, _ in overall if np.isnan(v)]
+    undefined = [metric_title(c.metric) for c, v, _ in overall if np.isnan(v)]
     if undefined:
         notes.append(f"Undefined on these test rows and given as 0: {', '.join(undefined)}.")
     for method, text in (
@@ -170,9 +174,11 @@ def _notes(
         ("wilson mean", "mean of the classes' Wilson intervals"),
         ("none", "no interval can be had"),
     ):
-        names = [c.metric for c, v, i in overall if i.method == method and not np.isnan(v)]
+        names = [metric_title(c.metric) for c, v, i in overall if i.method == method and not np.isnan(v)]
         if names:
             notes.append(f"Every resample gave the same {', '.join(names)}: {text}.")
+    if any(i is not None and i.method == "wilson" and c.label is not None for c, i in zip(model.columns, intervals)):
+        notes.append("Numbers of a class that every resample agreed on have Wilson intervals.")
     if not isinstance(model, Regression):
         defined = [not np.isnan(v) for c, v in zip(model.columns, point) if c.metric == "f1"]
         if not all(defined):

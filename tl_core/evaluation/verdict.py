@@ -6,10 +6,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tl_core.evaluation.result import Evaluation, Floor, metric_title
+from tl_core.types import Task
 
-FLOOR_NAMES = {
-    "majority": "always giving the commonest answer of the training rows",
-    "random_init": "the same head on the same network with random weights",
+_MAJORITY: dict[Task, str] = {
+    "multiclass": "always answering the training rows' commonest class",
+    "multilabel": "always giving the labels that most training rows have",
+    "regression": "always answering the training rows' mean",
+}
+_TITLES: dict[Task, str] = {
+    "multiclass": "commonest class",
+    "multilabel": "commonest labels",
+    "regression": "training mean",
 }
 
 
@@ -37,12 +44,16 @@ def verdict(evaluation: Evaluation) -> Verdict:
     lost = {key: floor for key, floor in floors.items() if floor.gain.high < 0}
     unclear = {key: floor for key, floor in floors.items() if floor.gain.low <= 0 <= floor.gain.high}
     if lost:
-        return Verdict("below", f"Below {_its(lost, floors)}", f"{result}, against {_against(lost)}.")
+        return Verdict("below", f"Below {_its(lost, floors)}", f"{result}, against {_against(lost, evaluation.task)}.")
     if unclear:
         return Verdict(
-            "unclear", f"Not clearly above {_its(unclear, floors)}", f"{result}, against {_against(unclear)}."
+            "unclear",
+            f"Not clearly above {_its(unclear, floors)}",
+            f"{result}, against {_against(unclear, evaluation.task)}.",
         )
-    return Verdict("above", f"Clearly above {_its(floors, floors)}", f"{result}, against {_against(floors)}.")
+    return Verdict(
+        "above", f"Clearly above {_its(floors, floors)}", f"{result}, against {_against(floors, evaluation.task)}."
+    )
 
 
 def _its(some: dict[str, Floor], floors: dict[str, Floor]) -> str:
@@ -51,9 +62,19 @@ def _its(some: dict[str, Floor], floors: dict[str, Floor]) -> str:
     return "its floor" if len(floors) == 1 else "its floors"
 
 
-def _against(floors: dict[str, Floor]) -> str:
+def floor_title(name: str, task: Task) -> str:
+    """A floor in a few words, for a picture."""
+    return {"majority": _TITLES[task], "random_init": "random weights"}.get(name, name)
+
+
+def _against(floors: dict[str, Floor], task: Task) -> str:
     return " and ".join(
-        f"{floor.value.value:.3f} for {FLOOR_NAMES.get(key, key)} "
-        f"(gain {floor.gain.low:+.3f} to {floor.gain.high:+.3f})"
+        f"{floor.value.value:.3f} for {_model(key, task)} (gain {floor.gain.low:+.3f} to {floor.gain.high:+.3f})"
         for key, floor in floors.items()
     )
+
+
+def _model(floor: str, task: Task) -> str:
+    if floor == "majority":
+        return _MAJORITY[task]
+    return "the same head on the same network with random weights" if floor == "random_init" else floor

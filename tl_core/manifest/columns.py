@@ -143,9 +143,7 @@ def _sample_column(
     return (file, False, True) if file else (text, True, True)
 
 
-def _by_name(
-    names: Sequence[str], columns: Sequence[str], fits: Callable[[str], bool] = lambda _: True
-) -> str | None:
+def _by_name(names: Sequence[str], columns: Sequence[str], fits: Callable[[str], bool] = lambda _: True) -> str | None:
     """The first column, in the order of `names`, that has a usual name."""
     plain = {column: column.strip().lower().replace(" ", "_").replace("-", "_") for column in columns}
     return next((c for name in names for c in columns if plain[c] == name and fits(c)), None)

@@ -33,6 +33,14 @@ def visible(folder: str) -> list[os.DirEntry[str]]:
     return sorted(found, key=lambda entry: entry.name)
 
 
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder, or a link to one (a link to itself is none)."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def list_folders(root: Path, loaders: Sequence[Loader], loader: Loader | None) -> Listing:
     """All files in class folders, sorted by path.
 
@@ -40,16 +48,16 @@ def list_folders(root: Path, loaders: Sequence[Loader], loader: Loader | None) -
     unless they are of a kind that the loader reads (those have no label). Raises UserError with what is wrong.
     """
     top = visible(str(root))
-    folders = [entry for entry in top if entry.is_dir()]
-    splits = [e for e in folders if e.name.lower() in SPLIT_NAMES and any(c.is_dir() for c in visible(e.path))]
+    folders = [entry for entry in top if is_folder(entry)]
+    splits = [e for e in folders if e.name.lower() in SPLIT_NAMES and any(map(is_folder, visible(e.path)))]
     inside = DataRoot(root).contains
     notes: list[str] = []
-    files: list[_File] = [(e.name, None, None) for e in top if not e.is_dir()]
+    files: list[_File] = [(e.name, None, None) for e in top if not is_folder(e)]
     if splits:
         _refuse_unknown_splits(root, [e.name for e in folders if e not in splits])
         for entry in splits:
             split = SPLIT_NAMES[entry.name.lower()]
-            loose = [e for e in visible(entry.path) if not e.is_dir()]
+            loose = [e for e in visible(entry.path) if not is_folder(e)]
             files += [(f"{entry.name}/{e.name}", None, split) for e in loose]
             files += _class_folders(entry.path, f"{entry.name}/", split, inside, notes)
     else:
@@ -74,9 +82,9 @@ def _class_folders(
 ) -> Iterator[_File]:
     """All files in the class folders of a folder, however deep; the class is the first folder's name."""
     for entry in visible(folder):
-        if not entry.is_dir():
+        if not is_folder(entry):
             continue
-        inner = [child.name for child in visible(entry.path) if child.is_dir()]
+        inner = [child.name for child in visible(entry.path) if is_folder(child)]
         if inner and all(name.lower() in SPLIT_NAMES for name in inner):
             raise UserError(
                 f"the folder {entry.path} holds splits ({', '.join(inner)}): expected <split>/<class>/<file>; "
@@ -93,9 +101,7 @@ def _class_folders(
             yield source, label, split
 
 
-def _walk(
-    entry: os.DirEntry[str], source: str, inside: Callable[[str], bool], above: tuple[str, ...]
-) -> Iterator[str]:
+def _walk(entry: os.DirEntry[str], source: str, inside: Callable[[str], bool], above: tuple[str, ...]) -> Iterator[str]:
     """Paths of all files below a folder. A link to a folder outside is a row of its own (which the scan refuses)."""
     if entry.is_symlink() and not inside(entry.path):
         yield source
@@ -104,7 +110,7 @@ def _walk(
     if real in above:  # a link to a folder that holds it
         return
     for child in visible(entry.path):
-        if child.is_dir():
+        if is_folder(child):
             yield from _walk(child, f"{source}/{child.name}", inside, (*above, real))
         else:
             yield f"{source}/{child.name}"

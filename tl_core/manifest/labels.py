@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from tl_core.config import DataConfig
 from tl_core.manifest.columns import MULTILABEL_NAMES
 from tl_core.manifest.listing import Listing
-from tl_core.types import Task
+from tl_core.types import Targets, Task
 
 NO_LABEL = "no label"
 MANY_VALUES = 20  # numbers with more distinct values than this, most of them seen once or so, are measurements
@@ -89,6 +89,29 @@ def sort_classes(names: set[str]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
+def encode_labels(labels: Sequence[str], targets: Targets, separator: str) -> np.ndarray:
+    """Labels as targets: int64 [N] (multiclass), float32 [N, C] of 0 and 1 (multilabel), float32 [N] (regression).
+
+    Raises ValueError on a label that is outside the classes, or no finite number.
+    """
+    if targets.task == "regression":
+        numbers = [parse_number(label) for label in labels]
+        if None in numbers:
+            raise ValueError(f"label {labels[numbers.index(None)]!r} is no finite number")
+        return np.array(numbers, np.float32)
+    place = {name: i for i, name in enumerate(targets.classes)}
+    parts = [split_label(label, targets.task, separator) for label in labels]
+    unknown = sorted({name for names in parts for name in names} - place.keys())
+    if unknown:
+        raise ValueError(f"labels outside the classes: {', '.join(unknown[:5])}")
+    if targets.task == "multiclass":
+        return np.array([place[name] for (name,) in parts], np.int64)
+    hot = np.zeros((len(labels), len(place)), np.float32)
+    for row, names in enumerate(parts):
+        hot[row, [place[name] for name in names]] = 1
+    return hot
+
+
 def strata(labels: Labels, usable: np.ndarray) -> np.ndarray:
     """int64 [N]: what a split should keep the shares of.
 
@@ -104,7 +127,8 @@ def strata(labels: Labels, usable: np.ndarray) -> np.ndarray:
         rank = np.cumsum(counts[order]) - counts[order] / 2  # the middle rank of the rows with this value
         of_code = np.empty(len(values), np.int64)
         of_code[order] = np.minimum((rank * bins / max(1, counts.sum())).astype(np.int64), bins - 1)
-        return of_code[labels.codes]
+        binned: np.ndarray = of_code[labels.codes]
+        return binned
     parts = [labels.parts(code) for code in range(len(labels.distinct))]
     names = sorted({name for part in parts for name in part})
     place = {name: i for i, name in enumerate(names)}
@@ -113,7 +137,8 @@ def strata(labels: Labels, usable: np.ndarray) -> np.ndarray:
         for name in part:
             totals[place[name]] += count
     rarest = [min((place[n] for n in part), key=lambda i: (totals[i], i), default=len(names)) for part in parts]
-    return np.array(rarest, np.int64)[labels.codes]
+    found: np.ndarray = np.array(rarest, np.int64)[labels.codes]
+    return found
 
 
 def _task(raw: Sequence[str], codes: pa.Array, listing: Listing, data: DataConfig) -> tuple[Task, bool]:
@@ -122,11 +147,15 @@ def _task(raw: Sequence[str], codes: pa.Array, listing: Listing, data: DataConfi
         return data.task, False
     if listing.labelled_by is None:
         return "multiclass", False  # folders name classes
-    if listing.lists or listing.labelled_by.strip().lower() in MULTILABEL_NAMES or any(data.separator in t for t in raw):
+    if (
+        listing.lists
+        or listing.labelled_by.strip().lower() in MULTILABEL_NAMES
+        or any(data.separator in t for t in raw)
+    ):
         return "multilabel", True
     numbers = [_number(text) for text in raw]
     if numbers and all(number is not None for number in numbers):
-        fractions = any(number is not None and not number.is_integer() for number in numbers)
+        fractions = any(n is not None and math.isfinite(n) and not n.is_integer() for n in numbers)
         rows = len(codes) - codes.null_count
         if fractions or (len(raw) > MANY_VALUES and len(raw) > rows / 2):
             return "regression", True

@@ -40,9 +40,7 @@ def loader_of_files(suffixes: Counter[str], loaders: Sequence[Loader], where: st
     most = max(claims.values(), default=0)
     best = [loader for loader, count in claims.items() if count == most]
     if most and len(best) == 1:
-        return best[0], (
-            f"modality {best[0].modality} (guessed: {most} of {suffixes.total()} files; modality sets it)"
-        )
+        return best[0], (f"modality {best[0].modality} (guessed: {most} of {suffixes.total()} files; modality sets it)")
     found = ", ".join(f"{kind or 'no suffix'} ({count})" for kind, count in suffixes.most_common(5))
     raise UserError(f"can't tell the modality of {where}, which holds {found or 'no files'}; "
                     f"set modality to one of: {', '.join(_names(loaders)) or 'none installed'}")  # fmt: skip

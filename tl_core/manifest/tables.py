@@ -181,7 +181,7 @@ def _csv_records(path: Path) -> Iterator[Record]:
                             f"unreadable table {path}: a quote that opens in line {line} is never closed; "
                             'close it, or write "" for a quote inside a cell'
                         ) from error
-                    yield number, {}, f"malformed row: {error}"
+                    yield number, {}, f'malformed row: {error}; a quote inside a cell is written ""'
                     continue
                 if not cells:
                     continue

@@ -101,14 +101,15 @@ class _Reader:
         """Add a block of the table with this file name; split: what the file's name says, None where nothing."""
         count = len(block.numbers)
         reasons: list[str | None] = [block.faults.get(i) for i in range(count)]
-        sources = []
+        names = []
         for i, cell in enumerate(block.cells[self.columns.sample]):
-            source, reason = self._source(cell)
-            sources.append(source)
+            name, reason = self._source(cell)
+            names.append(name)
             reasons[i] = reasons[i] or reason
         ids = [f"{table}:{number}" for number in block.numbers]
         if not self.columns.inline:
-            ids = [clean(source) or row for source, row in zip(sources, ids)]
+            ids = [clean(name) or row for name, row in zip(names, ids)]
+        sources = [name if reason is None else "" for name, reason in zip(names, reasons)]
         labels = [self._label(cell) for cell in block.cells[self.columns.label]]
         groups = self._plain(self.columns.group, count, block)
         splits: list[str | None] = [split] * count

@@ -35,7 +35,7 @@ def select(config: RunConfig, registry: Registry, workspace: Workspace) -> dict[
         rows = stratified_sample(manifest, config.select.sample, config.seed)
         race = _Race(config, manifest, registry.loader(manifest.modality), FeatureStore(workspace.store), rows)
         tried = [race.enter(spec, alone=len(specs) == 1) for _, spec in specs]
-        ranked = rank(tried, seconds=race.seconds)
+        ranked = rank(tried)
         best = ranked[0]
         if best.status != "ranked":
             reasons = "\n".join(f"  {c.name}: {c.reason}" for c in ranked)

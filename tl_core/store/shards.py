@@ -52,7 +52,7 @@ def digest_of(key: bytes) -> str:
 
 def checksums(rows: np.ndarray) -> np.ndarray:
     """crc32 of each row's bytes, uint32 [N]. rows: contiguous."""
-    return np.fromiter((zlib.crc32(row.data) for row in rows.reshape(len(rows), -1)), np.uint32, len(rows))
+    return np.fromiter((zlib.crc32(row.data) for row in rows), np.uint32, len(rows))
 
 
 class ShardWriter:

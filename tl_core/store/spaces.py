@@ -35,8 +35,8 @@ class Space:
     def folder(self, root: Path) -> Path:
         """Where the space lies in the store. The full fingerprint stands in its space.json."""
         for name in (self.fingerprint, self.cut, self.precision):
-            if not re.fullmatch(r"[A-Za-z0-9_.]+", name):
-                raise ValueError(f"{name!r} can't be part of a folder's name; letters, digits, _ and . can")
+            if not re.fullmatch(r"[-A-Za-z0-9_.]+", name):
+                raise ValueError(f"{name!r} can't be part of a folder's name; letters, digits, -, _ and . can")
         return root / f"{self.fingerprint[:16]}-{self.cut}-{self.precision}"
 
 

@@ -162,9 +162,10 @@ def _package_folder(spec: BackboneSpec) -> tuple[Path, None, str]:
     return folder, None, importlib.metadata.version(dist)
 
 
-def _empty_encoder(recipe: Recipe, spec: BackboneSpec) -> nn.Module:
+def _empty_encoder(recipe: Recipe, spec: BackboneSpec) -> Any:
     """The network that config.json describes, initialised as transformers does; remote code is never run."""
     import transformers
+    from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
 
     values = {k: v for k, v in recipe.config.items() if k != "auto_map"}
     model_type = str(values.get("model_type"))
@@ -175,13 +176,15 @@ def _empty_encoder(recipe: Recipe, spec: BackboneSpec) -> nn.Module:
         )
     if "layers" in spec.options and model_type not in BLOCKS:
         raise UserError(f"layers can't be set for '{model_type}'; allowed for {', '.join(sorted(BLOCKS))}")
-    auto = transformers.AutoModelForTextEncoding if values.get("is_encoder_decoder") else transformers.AutoModel
+    # T5's encoder without its decoder; for most types the two name one class
+    has_encoder = model_type in MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
+    auto = transformers.AutoModelForTextEncoding if has_encoder else transformers.AutoModel
     try:
         config = transformers.CONFIG_MAPPING[model_type].from_dict(values)
         # With a mask of fixed shape sdpa picks one kernel for a batch's shape. Other networks make their own
         # mask, and leave it out where nothing is padded: eager adds zeros instead of taking another kernel.
         attention = "sdpa" if model_type in BLOCKS and model_type != "mpnet" else "eager"
-        model: nn.Module = auto.from_config(config, attn_implementation=attention).float()
+        model: Any = auto.from_config(config, attn_implementation=attention).float()
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise UserError(f"can't build {spec.name} from {recipe.folder / 'config.json'}: {first}") from error
@@ -195,12 +198,13 @@ def _empty_dense(folder: Path) -> Dense:
     facts = read_json(folder / "config.json")
     name = str(facts.get("activation_function", "torch.nn.modules.activation.Tanh")).rpartition(".")[2]
     token_level = facts.get("module_input_name", "sentence_embedding") != "sentence_embedding"
-    if name not in _ACTIVATIONS or token_level or facts.get("use_residual"):
+    inputs, outputs = int(facts.get("in_features", 0)), int(facts.get("out_features", 0))
+    if name not in _ACTIVATIONS or token_level or facts.get("use_residual") or not (inputs and outputs):
         raise UserError(
-            f"can't use the dense layer {folder}: allowed are layers on the sentence embedding, without residual, with "
-            f"activation {', '.join(_ACTIVATIONS)}"
+            f"can't use the dense layer {folder}: allowed are layers on the sentence embedding with in_features and "
+            f"out_features, without residual, with activation {', '.join(_ACTIVATIONS)}"
         )
-    return Dense(int(facts["in_features"]), int(facts["out_features"]), bool(facts.get("bias", True)), getattr(nn, name)())
+    return Dense(inputs, outputs, bias=bool(facts.get("bias", True)), activation=getattr(nn, name)())
 
 
 def _load(parts: nn.ModuleDict, recipe: Recipe, file: Path | None, spec: BackboneSpec) -> str:
@@ -214,26 +218,28 @@ def _load(parts: nn.ModuleDict, recipe: Recipe, file: Path | None, spec: Backbon
             "install or download them again"
         )
     encoder: Any = parts["encoder"]
-    tensors = encoder_tensors(read_weights(files), encoder, recipe.config["model_type"])
+    tensors = _encoder_tensors(read_weights(files), encoder, spec.options.get("layers"))
     load_strict(encoder, tensors, spec.name, ignore=("pooler.", "decoder.", "lm_head."))
     for layer, paths in zip(parts["dense"].children(), dense, strict=True):
         load_strict(layer, read_weights(paths), f"{spec.name}/{paths[0].parent.name}")
     return digest
 
 
-def encoder_tensors(tensors: Mapping[str, Tensor], encoder: Any, model_type: str) -> dict[str, Tensor]:
-    """A checkpoint's tensors under the encoder's own names: without task heads, layers cut off and old spellings."""
+def _encoder_tensors(tensors: Mapping[str, Tensor], encoder: Any, layers: int | None) -> dict[str, Tensor]:
+    """A checkpoint's tensors under the encoder's own names, without task heads and without blocks past `layers`."""
     prefix = f"{encoder.base_model_prefix}."
     if any(key.startswith(prefix) for key in tensors):  # saved with a head, which lies outside the prefix
         tensors = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
     expected = encoder.state_dict()
-    blocks = f"{BLOCKS.get(model_type, '-')}."
+    blocks = f"{BLOCKS.get(encoder.config.model_type, '-')}."
     kept: dict[str, Tensor] = {}
     for key, value in tensors.items():
-        if key.endswith("LayerNorm.gamma") or key.endswith("LayerNorm.beta"):  # as TensorFlow's BERT named them
-            key = key.removesuffix("gamma").removesuffix("beta") + ("weight" if key.endswith("gamma") else "bias")
-        cut_off = key.startswith(blocks) and int(key[len(blocks) :].partition(".")[0]) >= encoder.config.num_hidden_layers
-        if not cut_off and not (key.endswith(("position_ids", "token_type_ids")) and key not in expected):
+        # as TensorFlow's BERT named them
+        key = key.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+        block = key.removeprefix(blocks).partition(".")[0] if key.startswith(blocks) else ""
+        cut_off = layers is not None and block.isdigit() and int(block) >= layers
+        is_counter = key.endswith(("position_ids", "token_type_ids")) and key not in expected
+        if not cut_off and not is_counter:
             kept[key] = value
     return _with_ties(kept, expected)
 

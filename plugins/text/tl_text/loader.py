@@ -74,7 +74,8 @@ def _fault(text: str) -> str | None:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        return f"undecodable character U+{ord(text[error.start]):04X} at position {error.start}: half of a surrogate pair"
+        code = ord(text[error.start])
+        return f"undecodable character U+{code:04X} at position {error.start}: half of a surrogate pair"
     if all(char.isspace() or unicodedata.category(char) in _INVISIBLE for char in text):
         return "only control characters"
     return None

@@ -67,7 +67,7 @@ class Recipe:
             "max_length": self.max_length,
             "pooling": "+".join(self.pooling),
             "include_prompt": self.include_prompt,
-            "after": [s if isinstance(s, str) else f"dense-{_digest(read_json(s / 'config.json'))}" for s in self.after],
+            "after": [s if isinstance(s, str) else _digest(read_json(s / "config.json")) for s in self.after],
             "lowercase": self.lowercase,
             "prompt": self.prompt,
         }
@@ -136,7 +136,10 @@ def _modules(folder: Path) -> list[tuple[str, Path]]:
     return found
 
 
-def _after_encoder(folder: Path, modules: list[tuple[str, Path]]) -> tuple[tuple[str, ...], bool, tuple[Path | str, ...]]:
+def _after_encoder(
+    folder: Path, modules: list[tuple[str, Path]]
+) -> tuple[tuple[str, ...], bool, tuple[Path | str, ...]]:
+    """Pooling modes, whether the prompt is pooled, and the steps after the pooling."""
     kinds = [kind for kind, _ in modules]
     if kinds == ["Transformer"]:
         return ("mean",), True, ()

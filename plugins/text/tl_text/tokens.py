@@ -27,7 +27,7 @@ def load_tokenizer(folder: Path, max_length: int, lowercase: bool) -> tuple[Any,
             text = tokenizer.to_str()
     except Exception as error:  # the Rust library raises bare Exception
         first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise UserError(f"no fast tokenizer in {folder}: {first}; a tokenizer.json is needed beside config.json") from error
+        raise UserError(f"no fast tokenizer in {folder}: {first}; put a tokenizer.json beside config.json") from error
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length)
     if lowercase:

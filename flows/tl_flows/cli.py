@@ -1,0 +1,125 @@
+"""The `tl` command: its groups and how faults are told. Heavy imports wait until a command runs."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import platformdirs
+
+USER_FAULT = 2
+INTERRUPTED = 130
+
+_COMMANDS = {
+    "init": "tl_flows.commands.init",
+    "run": "tl_flows.commands.run",
+    "version": "tl_flows.commands.steps",
+    "select": "tl_flows.commands.steps",
+    "extract": "tl_flows.commands.steps",
+    "tune": "tl_flows.commands.steps",
+    "evaluate": "tl_flows.commands.steps",
+    "predict": "tl_flows.commands.predict",
+    "report": "tl_flows.commands.inspect",
+    "backbones": "tl_flows.commands.inspect",
+    "plugins": "tl_flows.commands.inspect",
+    "cache": "tl_flows.commands.inspect",
+}
+
+
+class Commands(click.Group):
+    """Commands in the order in which a user meets them, each imported when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(_COMMANDS[name]), name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        from tl_core.errors import did_you_mean
+
+        if args and not args[0].startswith("-") and args[0] not in _COMMANDS:
+            hint = did_you_mean(args[0], _COMMANDS) or "; `tl --help` lists all"
+            raise click.UsageError(f"no command '{args[0]}'{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show the traceback of an unexpected error.")
+@click.version_option(package_name="tl-flows", prog_name="tl")
+@click.pass_context
+def tl(context: click.Context, debug: bool) -> None:
+    """Transfer learning from cached features: your images, texts or sounds in, a model and a report out.
+
+    \b
+    tl run --data FOLDER      in any folder, results under tl-run/
+    tl run                    in a DVC project, the stages that are stale
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code: 2 for a fault of the input, 130 after Ctrl-C, 1 for a fault of tl."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    from tl_core.errors import UserError
+
+    _log_to_terminal()
+    # a library that draws nothing here still makes matplotlib's folders: in tl's cache, not in the user's home
+    os.environ.setdefault("MPLCONFIGDIR", str(platformdirs.user_cache_path("tl") / "matplotlib"))
+    try:
+        code = tl.main(given, prog_name="tl", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except UserError as error:
+        for line in str(error).splitlines():
+            click.echo(f"tl: {line}", err=True)
+        return USER_FAULT
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("\ntl: stopped; features and finished steps are kept, the same command goes on from them", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        return 1
+    except Exception as error:
+        _tell_unexpected(error, debug="--debug" in given)
+        return 1
+
+
+def _log_to_terminal() -> None:
+    """Show the lines of tl's own logger on standard error; a stage's lines stay in the run's history."""
+    from tl_flows.prefect_env import LOGGER
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.addFilter(lambda record: record.name == LOGGER)
+    logger = logging.getLogger(LOGGER)
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+def _tell_unexpected(error: Exception, *, debug: bool) -> None:
+    if debug:
+        traceback.print_exception(error)
+        return
+    from tl_flows.project import cache_folder
+
+    what = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    try:
+        log: Path = cache_folder() / "last-error.txt"
+        log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        where = f"the traceback lies in {log}"
+    except Exception:  # telling about a fault must not be a fault itself
+        where = "`tl --debug ...` shows the traceback"
+    click.echo(f"tl: unexpected {what}; {where}", err=True)

@@ -1,0 +1,1 @@
+"""The commands of `tl`, one module a topic."""

@@ -1,0 +1,119 @@
+"""Commands that only look: plugins, backbones, the feature cache, reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import click
+
+
+@click.command()
+def plugins() -> None:
+    """List the installed plugins, and what is wrong with one that does not load."""
+    from tl_core.registry import load_registry
+
+    found = load_registry().plugins
+    _print_table(("plugin", "dist", "version", "error"), [(p.name, p.dist, p.version, p.error or "") for p in found])
+    if not found:
+        click.echo("no plugins; install one, such as tl-text")
+
+
+@click.command()
+@click.argument("modality", required=False)
+def backbones(modality: str | None) -> None:
+    """List the catalogue of backbones, of one modality or of all. A folder with weights works too."""
+    from tl_core.registry import load_registry
+
+    registry = load_registry()
+    if modality is not None:
+        registry.loader(modality)
+    _print_table(
+        ("backbone", "modality", "parameters", "features", "weights", "licence", "pretrained on", "default"),
+        [
+            (
+                spec.name,
+                spec.modality,
+                "" if spec.params is None else f"{spec.params / 1e6:.1f} M",
+                "" if spec.feature_dim is None else str(spec.feature_dim),
+                f"{spec.source}: {spec.location}",
+                spec.licence or "",
+                spec.pretrained_on or "",
+                "yes" if spec.default else "",
+            )
+            for spec in registry.backbones(modality)
+        ],
+    )
+
+
+@click.command()
+@click.argument("run", required=False, type=click.Path(path_type=Path))
+@click.option("--open", "show", is_flag=True, help="Open the report in the browser.")
+def report(run: Path | None, show: bool) -> None:
+    """Render the report of RUN (an output folder or a project) with the seconds of each step, and say where it lies.
+
+    Without RUN: the project that this folder lies in, else tl-run/.
+    """
+    from tl_core.workspace import Workspace
+    from tl_flows.commands.options import DEFAULT_OUT
+    from tl_flows.project import find_project
+    from tl_flows.runs import render_timed
+
+    start = run or Path.cwd()
+    project = find_project(start) if run is None or not (run / "model").is_dir() else None
+    folder = (project or run or Path(DEFAULT_OUT)).resolve()
+    workspace = Workspace(root=folder, store=folder / ".tl", cache=folder / ".tl")
+    path = render_timed(workspace, (workspace.state if project else folder) / "report.html")
+    click.echo(str(path))
+    if show:
+        click.launch(str(path))
+
+
+@click.group()
+def cache() -> None:
+    """The feature store."""
+
+
+@cache.command()
+def info() -> None:
+    """What the feature store holds: rows and bytes by backbone, cut and precision."""
+    from tl_core.config import RunConfig, load_config
+    from tl_core.store import FeatureStore
+    from tl_flows.project import PARAMS, cache_folder, find_project, project_workspace
+
+    root = find_project(Path.cwd())
+    if root is None:
+        folder = cache_folder() / "store"
+    else:
+        config = load_config(root / PARAMS) if (root / PARAMS).is_file() else RunConfig()
+        folder = project_workspace(root, config).store
+    spaces = FeatureStore(folder).info()
+    _print_table(
+        ("backbone", "cut", "precision", "rows", "shape", "dtype", "MB", "engines"),
+        [
+            (
+                s.space.fingerprint[:16],
+                s.space.cut,
+                s.space.precision,
+                f"{s.rows:,}",
+                "x".join(map(str, s.shape)),
+                s.dtype,
+                f"{s.bytes / 1e6:,.1f}",
+                ", ".join(s.engines),
+            )
+            for s in spaces
+        ],
+    )
+    total = sum(s.bytes for s in spaces) / 1e6
+    click.echo(f"{folder}: {sum(s.rows for s in spaces):,} rows, {total:,.1f} MB")
+
+
+def _print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Aligned columns, without the ones that are empty in every row; never cut to the terminal's width."""
+    lines = [tuple(header), *map(tuple, rows)]
+    if len(lines) == 1:
+        return
+    kept = [i for i in range(len(header)) if any(row[i] for row in lines[1:])]
+    widths = {i: max(len(row[i]) for row in lines) for i in kept}
+    for row in lines:
+        click.echo("  ".join(f"{row[i]:<{widths[i]}}" for i in kept).rstrip())

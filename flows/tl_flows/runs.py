@@ -1,0 +1,188 @@
+"""Whole runs: what `tl run` and `tl_flows.run` do around the flow."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tl_core.config import RunConfig, apply_override, validate
+from tl_core.errors import UserError
+from tl_core.workspace import STEPS, Workspace, write_text
+from tl_flows import prefect_env
+from tl_flows.engine import StepResult, open_project
+from tl_flows.project import cache_folder, main_worktree, outside_workspace, sole_run
+
+if TYPE_CHECKING:
+    from tl_core.bundle import ModelBundle
+
+log = logging.getLogger(prefect_env.LOGGER)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its steps, its metrics by name, and where its report and model lie."""
+
+    steps: Mapping[str, StepResult]
+    metrics: Mapping[str, float]
+    report: Path
+    model_folder: Path
+
+    def model(self) -> ModelBundle:
+        """The trained model, ready to predict from raw sources."""
+        from tl_core.bundle import ModelBundle
+        from tl_core.registry import load_registry
+
+        return ModelBundle.load(self.model_folder, load_registry())
+
+
+def run(
+    data: str | os.PathLike[str],
+    *,
+    out: str | os.PathLike[str] = "tl-run",
+    modality: str | None = None,
+    backbones: Iterable[str] = (),
+    settings: Mapping[str, Any] | None = None,
+) -> Run:
+    """Learn from a folder or table of samples, outside of any project: what `tl run --data` does.
+
+    backbones: names, hub ids or folders; none: the modality's defaults. settings: config values by dotted key
+    (`{"tune.strategy": "finetune"}`). Raises UserError on data or settings that can't be used.
+    """
+    return run_outside(outside_config(Path(data), modality, backbones, settings or {}), Path(out))
+
+
+def outside_config(
+    data: Path, modality: str | None, backbones: Iterable[str], settings: Mapping[str, Any]
+) -> RunConfig:
+    """The config of a run outside of any project: defaults, settings, then what has an option of its own.
+
+    Raises UserError on invalid settings and where the data are not there.
+    """
+    values: dict[str, Any] = {}
+    for key, value in {**settings, **option_edits(modality, backbones)}.items():
+        apply_override(values, key, value)
+    path = data.expanduser().resolve()
+    apply_override(values, "data.path", str(path))
+    config = validate(values)
+    if not path.exists():
+        raise UserError(f"no such data: {data}; give a folder of samples or a table (CSV, TSV, JSONL, Parquet)")
+    return config
+
+
+def option_edits(modality: str | None, backbones: Iterable[str], root: Path | None = None) -> dict[str, Any]:
+    """What --modality and --backbone set, by config key.
+
+    Paths from here become relative to the project `root` where they lie inside it, absolute otherwise.
+    """
+    edits: dict[str, Any] = {}
+    if modality is not None:
+        edits["modality"] = modality
+    names = [_located(name, root) for name in backbones]
+    if names:
+        edits["select.backbones"] = names
+    return edits
+
+
+def run_outside(config: RunConfig, out: Path) -> Run:
+    """The whole pipeline into `out`, features in the user's cache. Raises UserError where `out` can't be used."""
+    with sole_run(out):
+        workspace = outside_workspace(out, config)
+        server = prefect_env.find_server()
+        prefect_env.configure(cache_folder() / "prefect", server)
+        steps = _flow(workspace.root, config.model_dump(mode="json"))
+        publish(workspace)
+        return _finished(steps, workspace, render_timed(workspace, out / "report.html"), workspace.root / "model")
+
+
+def run_project(root: Path, edits: Mapping[str, Any]) -> Run:
+    """The whole pipeline of a DVC project, after setting `edits` in its params.yaml.
+
+    Where every stage is up to date and no Prefect server runs, no server is started for a flow of five no-ops.
+    """
+    engine = open_project(root, edits)
+    server = prefect_env.find_server()
+    if server.temporary and engine.up_to_date():
+        log.info("every stage is up to date; no Prefect server runs, so this is not recorded as a flow run")
+        steps: Mapping[str, StepResult] = {step: engine.result(step, fresh=True) for step in STEPS}
+    else:
+        prefect_env.configure(main_worktree(root) / ".prefect", server)
+        steps = _flow(root, None)
+    return _finished(steps, engine.workspace, engine.workspace.step("evaluate") / "report.html", engine.workspace.model)
+
+
+def publish(workspace: Workspace) -> None:
+    """Put what users look for at the top of the output folder, as links to the steps' files where possible."""
+    evaluated = workspace.step("evaluate")
+    for path in (workspace.metrics, evaluated / "predictions.parquet", workspace.ranking, workspace.quarantine):
+        _link(path, workspace.root / path.name)
+    model = workspace.root / "model"
+    shutil.rmtree(model, ignore_errors=True)
+    model.mkdir()
+    for path in sorted(workspace.model.iterdir()):
+        _link(path, model / path.name)
+
+
+def render_timed(workspace: Workspace, target: Path) -> Path:
+    """Write the report with the seconds of each step; the step's own output has none, to be the same every time.
+
+    Raises UserError where nothing has been evaluated.
+    """
+    facts = workspace.step("evaluate") / "report.json"
+    if not facts.is_file():
+        raise UserError(f"no report in {workspace.root}: {facts} is missing; `tl run` makes one")
+    from tl_core.report import ReportFacts, render_report
+    from tl_core.weights import read_json
+
+    files = {step: workspace.run_file(step) for step in STEPS}
+    seconds = {step: float(read_json(path)["seconds"]) for step, path in files.items() if path.is_file()}
+    write_text(target, render_report(dataclasses.replace(ReportFacts.load(facts), run=seconds)))
+    return target
+
+
+def _flow(folder: Path, config: dict[str, Any] | None) -> Mapping[str, StepResult]:
+    from tl_flows.flow import pipeline
+
+    if config is not None:
+        # torch and the plugins load while the server starts
+        threading.Thread(target=_import_ahead, name="import-ahead").start()
+    steps: Mapping[str, StepResult] = pipeline(str(folder), config)
+    return steps
+
+
+def _import_ahead() -> None:
+    with contextlib.suppress(Exception):  # the step that needs it reports it
+        importlib.import_module("tl_core.steps")
+        importlib.import_module("tl_core.registry").load_registry()
+
+
+def _finished(steps: Mapping[str, StepResult], workspace: Workspace, report: Path, model: Path) -> Run:
+    from tl_core.weights import read_json
+
+    return Run(steps, read_json(workspace.metrics), report, model)
+
+
+def _located(name: str, root: Path | None) -> str:
+    architecture, at, weights = name.rpartition("@")
+    path = Path(weights).expanduser()
+    if "/" not in weights or not path.exists():  # a bare word is a name first: the registry decides
+        return name
+    path = path.resolve()
+    inside = root is not None and path.is_relative_to(root)
+    return f"{architecture}{at}{path.relative_to(root).as_posix() if root and inside else path}"
+
+
+def _link(source: Path, target: Path) -> None:
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(source, target)

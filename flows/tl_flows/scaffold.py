@@ -1,0 +1,125 @@
+"""What `tl init` writes: a DVC project around the user's data, with the pipeline and its parameters."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import textwrap
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+
+import yaml
+
+from tl_core.config import RunConfig, describe
+from tl_core.errors import UserError
+from tl_flows import versioning
+from tl_flows.code_version import FILE as CODE_VERSION
+from tl_flows.code_version import write_code_version
+from tl_flows.project import PARAMS, PIPELINE
+from tl_flows.stage_process import run_dvc
+
+IGNORED = (
+    ".tl/", ".prefect/", ".venv/", "__pycache__/", "tl-run/",
+    # of the outputs git keeps only the metrics, which `dvc metrics diff` compares between commits
+    "/artifacts/*", "!/artifacts/evaluate/", "/artifacts/evaluate/*", "!/artifacts/evaluate/metrics.json",
+)  # fmt: skip
+_RECORD_SECONDS = 24 * 3600.0
+
+
+def init_project(root: Path, data: Path | None, *, git: bool) -> Iterator[str]:
+    """Make `root` a project, telling each thing done; files that are there are kept as they are.
+
+    data: what the pipeline reads, tracked by DVC where it lies inside `root`. Raises UserError outside of a git
+    repository unless git is False, and where the data are not there.
+    """
+    if git and not _in_git(root):
+        raise UserError(
+            f"{root} is in no git repository, by which DVC tells versions apart; run `git init` first, or "
+            "`tl init --no-git` for a project without history (no `dvc exp`, no `dvc metrics diff`)"
+        )
+    if data is not None and not data.exists():
+        raise UserError(f"no such data: {data}; give a folder of samples or a table, or leave it out")
+    source = "data" if data is None else _inside(root, data)
+    if (root / ".dvc").is_dir():
+        yield "kept the DVC project that is here"
+    else:
+        versioning.initialise(root, git=git)
+        yield "made a DVC project (.dvc/)"
+    yield from _write(root / PARAMS, params_text(source))
+    template = (resources.files("tl_flows") / "templates" / "pipeline.yaml").read_text(encoding="utf-8")
+    yield from _write(root / PIPELINE, template.replace("@DATA@", json.dumps(source, ensure_ascii=False)))
+    yield from _ignore(root / ".gitignore")
+    write_code_version(root / CODE_VERSION)
+    yield f"wrote {CODE_VERSION}"
+    yield from _track(root, data, source)
+
+
+def params_text(data: str) -> str:
+    """Every config key with its default and its meaning, as YAML with comments."""
+    lines = ["# What a run may use. `tl run --set key=value` and `dvc exp run -S key=value` change it."]
+    section = ""
+    for name, kind, _, meaning in describe():
+        *sections, key = name.split(".")
+        if sections and sections[0] != section:
+            section = sections[0]
+            lines += ["", f"{section}:"]
+        value = data if name == "data.path" else _default(name)
+        text = yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("\n...\n").strip()
+        comment = "; ".join(filter(None, (meaning, kind)))
+        lines.append(f"{'  ' if sections else ''}{key}: {text} # {comment}")
+    return "\n".join(lines) + "\n"
+
+
+def _default(name: str) -> object:
+    value: object = RunConfig()
+    for part in name.split("."):
+        value = getattr(value, part)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _write(path: Path, text: str) -> Iterator[str]:
+    if path.exists():
+        yield f"kept {path.name}, which is here already"
+        return
+    path.write_text(text, encoding="utf-8")
+    yield f"wrote {path.name}"
+
+
+def _ignore(path: Path) -> Iterator[str]:
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    missing = [entry for entry in IGNORED if entry not in lines]
+    if missing:
+        path.write_text("\n".join([*lines, *missing]) + "\n", encoding="utf-8")
+        yield f"added {len(missing)} lines to .gitignore"
+
+
+def _track(root: Path, data: Path | None, source: str) -> Iterator[str]:
+    if data is None:
+        yield textwrap.dedent("""\
+            next: put the samples into data/, then
+              dvc add data
+              tl run""")
+        return
+    if Path(source).is_absolute():
+        yield f"{source} lies outside the project: watched, but not versioned"
+    elif versioning.tracked(root, root / source) is not None:
+        yield f"kept how {source} is tracked"
+    else:
+        lines: list[str] = []
+        run_dvc(root, ["add", source], lines.append, _RECORD_SECONDS)
+        yield f"tracked {source} with DVC ({source}.dvc)"
+    yield "next: tl run"
+
+
+def _inside(root: Path, data: Path) -> str:
+    path = data.resolve()
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) and path != root else str(path)
+
+
+def _in_git(root: Path) -> bool:
+    try:
+        done = subprocess.run(["git", "rev-parse", "--is-inside-work-tree"], cwd=root, capture_output=True, text=True)
+    except OSError:
+        return False
+    return done.stdout.strip() == "true"

@@ -1,0 +1,109 @@
+"""What a run tells people: one line a step, and the table at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from tl_flows.runs import Run
+
+Outputs = Mapping[str, Any]
+
+FLOORS = {"floor_majority": "floor: majority class", "floor_random_init": "floor: random weights"}
+
+
+def describe(step: str, outputs: Outputs) -> str:
+    """A finished step in one line, from its small results; only what it has told is named."""
+    if not outputs:
+        return "done elsewhere, outputs restored"
+    text = _LINES[step](outputs)
+    return f"{text}  [{outputs['seconds']:.1f} s]" if "seconds" in outputs else text
+
+
+def _version(outputs: Outputs) -> str:
+    parts = [f"{outputs.get('rows', 0):,} {outputs.get('modality', '')} samples"]
+    if outputs.get("classes"):
+        parts[0] += f" in {len(outputs['classes'])} classes"
+    if splits := outputs.get("splits"):
+        parts.append(", ".join(f"{rows:,} {split}" for split, rows in splits.items()))
+    if outputs.get("quarantined"):
+        parts.append(f"{outputs['quarantined']:,} quarantined")
+    if files := outputs.get("files"):
+        parts.append(f"files: {files}")
+    changed = outputs.get("changes") or {}
+    rows = [f"{changed[kind]:,} {kind}" for kind in ("added", "removed", "modified", "relabelled") if changed.get(kind)]
+    if rows and changed.get("unchanged"):
+        parts.append(f"rows since the last version: {', '.join(rows)}")
+    return "; ".join(parts)
+
+
+def _select(outputs: Outputs) -> str:
+    dropped = [c for c in outputs.get("candidates", ()) if c["status"] == "dropped"]
+    text = f"{outputs['chosen']}, {outputs['why']}"
+    if len(outputs.get("candidates", ())) > 1:
+        text += f" of {len(outputs['candidates'])}"
+    return text + "".join(f"; {c['name']} dropped out: {c['reason']}" for c in dropped)
+
+
+def _extract(outputs: Outputs) -> str:
+    text = features(outputs)
+    return f"{text}; {outputs['truncated']:,} samples truncated" if outputs.get("truncated") else text
+
+
+def _tune(outputs: Outputs) -> str:
+    chosen = [f"{key.replace('_', ' ')} {outputs[key]}" for key in ("strength", "best_epoch") if key in outputs]
+    return ", ".join([outputs["strategy"], *chosen, f"validation {outputs['watch']} {outputs['validation']:.4f}"])
+
+
+def _evaluate(outputs: Outputs) -> str:
+    return str(outputs["verdict"])
+
+
+_LINES: dict[str, Callable[[Outputs], str]] = {
+    "version": _version,
+    "select": _select,
+    "extract": _extract,
+    "tune": _tune,
+    "evaluate": _evaluate,
+}
+
+
+def features(outputs: Outputs, *, fresh: bool = False) -> str:
+    """How many features were computed and reused; a step that was up to date reused them all."""
+    computed, reused = outputs.get("computed", 0), outputs.get("reused", 0)
+    if fresh or not computed:
+        return f"every feature reused ({computed + reused:,})"
+    return f"{computed:,} features computed, {reused:,} reused"
+
+
+def table(run: Run) -> Table:
+    """The end of a run: metrics with intervals, floors, features, and seconds per step."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    result = Table(box=SIMPLE_HEAD, show_header=False, pad_edge=False)
+    result.add_column(style="bold")
+    result.add_column()
+    for name, text in metric_rows(run.metrics):
+        result.add_row(name, text)
+    extract = run.steps["extract"]
+    result.add_row("features", features(extract.outputs, fresh=extract.fresh))
+    for step in run.steps.values():
+        result.add_row(step.step, "up to date" if step.fresh else f"{step.seconds:.1f} s")
+    return result
+
+
+def metric_rows(metrics: Mapping[str, float]) -> list[tuple[str, str]]:
+    """(name, value with interval) for metrics.json: the scores, the floors, the number of test rows."""
+    rows = []
+    for name, value in metrics.items():
+        if f"{name}_low" in metrics:
+            interval = f"{value:.4f}  ({metrics[f'{name}_low']:.4f} to {metrics[f'{name}_high']:.4f})"
+            rows.append((name.replace("_", " "), interval))
+    rows += [(label, f"{metrics[key]:.4f}") for key, label in FLOORS.items() if key in metrics]
+    if "n_test" in metrics:
+        rows.append(("test samples", f"{metrics['n_test']:,.0f}"))
+    return rows

@@ -1,0 +1,126 @@
+"""The door for sounds: checking, decoding and augmenting audio files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tl_core import DecodeError, Loader, Source
+
+MAX_SECONDS = 3600.0  # an hour of mono float32 at 48 kHz takes 0.7 GB; longer recordings are cut by the user
+RATES = (100, 1_000_000)  # Hz; outside it a header is damaged
+_BLOCK = 1 << 18  # frames decoded at once, so that many channels never lie in memory for the whole clip
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """A decoded sound. samples: float32 [T], mono, full scale is 1; rate: Hz, the file's own."""
+
+    samples: np.ndarray
+    rate: int
+
+    @property
+    def seconds(self) -> float:
+        """Duration."""
+        return len(self.samples) / self.rate
+
+
+class AudioLoader(Loader):
+    """WAV, FLAC, Ogg (Vorbis, Opus), MP3 and AIFF by libsndfile; any rate, sample format and channel count.
+
+    Channels are averaged to mono; the rate stays the file's own, each backbone resamples to its own. Silence is a
+    sound like any other. Refused: empty, truncated, unreadable files, those without samples or with a sample that
+    is not finite, and clips longer than MAX_SECONDS.
+    """
+
+    modality: ClassVar[str] = "audio"
+    extensions: ClassVar[frozenset[str]] = frozenset(
+        {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"}
+    )
+    version: ClassVar[int] = 1
+
+    def check(self, source: Source) -> str | None:
+        try:
+            self.decode(source)
+        except DecodeError as error:
+            return str(error)
+        return None
+
+    def decode(self, source: Source) -> Clip:
+        path = Path(source)
+        try:
+            if path.stat().st_size == 0:
+                raise DecodeError("empty file")
+            clip = _read(path)
+        except OSError as error:
+            raise DecodeError(f"unreadable: {error.strerror or error}") from error
+        if not np.isfinite(clip.samples).all():
+            raise DecodeError("non-finite samples: NaN or infinity")
+        return clip
+
+    def augment(self, decoded: Any, rng: np.random.Generator) -> Clip:
+        """Gain of -6 to 6 dB, a circular shift of at most 5% and white noise 20 to 40 dB below the clip's level."""
+        gain = 10.0 ** (rng.uniform(-6.0, 6.0) / 20.0)
+        shift = round(rng.uniform(-0.05, 0.05) * len(decoded.samples))
+        distance = 10.0 ** (-rng.uniform(20.0, 40.0) / 20.0)
+        samples = np.roll(decoded.samples, shift)
+        level = float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
+        noise = rng.standard_normal(len(samples), dtype=np.float32) * np.float32(level * distance)
+        return Clip((samples + noise) * np.float32(gain), decoded.rate)
+
+    def render(self, source: Source) -> str:
+        """A player and a drawn waveform. Raises DecodeError where the source is unusable."""
+        from tl_audio.player import player
+
+        return player(self.decode(source))
+
+
+def _read(path: Path) -> Clip:
+    """Decode the whole file to mono. Raises DecodeError with the reason, OSError where it can't be opened."""
+    import soundfile
+
+    from tl_audio.containers import broken_promise, promises_frames
+
+    with path.open("rb"):  # the system's own words for a missing or forbidden file
+        pass
+    try:
+        with soundfile.SoundFile(path) as sound:
+            promised, rate, kind = sound.frames, sound.samplerate, sound.format
+            if not RATES[0] <= rate <= RATES[1]:
+                raise DecodeError(f"rate of {rate} Hz (allowed: {RATES[0]} to {RATES[1]})")
+            if promised > MAX_SECONDS * rate and promises_frames(path):
+                raise DecodeError(_too_long(promised / rate))
+            broken = broken_promise(path)
+            if broken:
+                raise DecodeError(f"truncated {kind}: {broken}")
+            blocks: list[np.ndarray] = []
+            while len(block := sound.read(_BLOCK, dtype="float32", always_2d=True)):
+                blocks.append(block.mean(axis=1, dtype=np.float32))  # [T, channels] -> [T]
+                if len(blocks) * _BLOCK > MAX_SECONDS * rate + _BLOCK:
+                    raise DecodeError(_too_long(len(blocks) * _BLOCK / rate))
+    except soundfile.LibsndfileError as error:
+        raise DecodeError(_reason(path, error.error_string)) from error
+    samples = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+    if len(samples) < promised and promises_frames(path):
+        raise DecodeError(f"truncated {kind}: the header promises {promised} frames, {len(samples)} are there")
+    if not len(samples):
+        raise DecodeError("no samples")
+    return Clip(samples, rate)
+
+
+def _too_long(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes long (allowed: {MAX_SECONDS / 60:.0f}); cut it into shorter clips"
+
+
+def _reason(path: Path, message: str) -> str:
+    """The decoder's complaint in one line, told apart: a damaged sound or no sound at all."""
+    message = " ".join(message.split()) or "damaged"
+    with path.open("rb") as stream:
+        head = stream.read(16)
+    known = (b"RIFF", b"RIFX", b"RF64", b"FORM", b"fLaC", b"OggS", b"ID3")
+    if head.startswith(known) or (head[:1] == b"\xff" and len(head) > 1 and head[1] & 0xE0 == 0xE0):
+        return f"truncated or damaged: {message}"
+    return f"not an audio file: {message}"

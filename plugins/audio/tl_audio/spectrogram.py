@@ -1,0 +1,196 @@
+"""Spectrogram CNNs: a timm body over mel patches, both described by the folder's config.json (YAMNet is one).
+
+The spectrogram is made in `prepare`, not in a segment: it has nothing to train, it is the same for every body, and
+a cut after any block then caches what the block computed instead of the sound.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tl_audio.backbones import AudioBackbone, Stage, identity_of, loaded
+from tl_audio.frontends import FrontEnd, cut
+from tl_core import BackboneSpec, State, UserError, find_weights, read_json, read_weights, weights_digest
+
+_WHOLE = ("sample_rate", "n_fft", "win_length", "hop_length", "n_mels", "patch_frames", "patch_hop")
+_REAL = ("f_min", "f_max")
+_LOG = re.compile(r"(ln|log10)\(mel \+ ([0-9.e-]+)\)")
+
+
+@dataclass(frozen=True, eq=False)
+class MelPatches(FrontEnd):
+    """Log-mel spectrogram cut into overlapping patches, [1, frames, mels] each.
+
+    Patches start every `hop` frames, the last one is shifted back to end with the clip. A clip shorter than one
+    patch is followed by silence, as YAMNet was trained.
+
+    numbers: the folder's `frontend`; filters: float32 [mels, n_fft / 2 + 1]; log_scale and log_offset give
+    log_scale * ln(mel + log_offset); mean and std of the body's input.
+    """
+
+    numbers: Mapping[str, Any]
+    filters: Tensor
+    log_scale: float
+    log_offset: float
+    mean: float
+    std: float
+    filters_digest: str
+    spectrogram: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        import torchaudio
+
+        numbers = self.numbers
+        centre = bool(numbers.get("center", False))
+        # torch centres a window shorter than the transform; padding makes the first frame begin with the first sample
+        pad = 0 if centre else (numbers["n_fft"] - numbers["win_length"]) // 2
+        spectrogram = torchaudio.transforms.Spectrogram(
+            n_fft=numbers["n_fft"],
+            win_length=numbers["win_length"],
+            hop_length=numbers["hop_length"],
+            pad=pad,
+            power=numbers["power"],
+            center=centre,
+        )
+        object.__setattr__(self, "spectrogram", spectrogram)
+
+    def windows(self, samples: np.ndarray) -> tuple[State, ...]:
+        frames = self.numbers["patch_frames"]
+        needed = (frames - 1) * self.numbers["hop_length"] + self.numbers["win_length"]
+        sound = torch.from_numpy(np.pad(samples, (0, max(0, needed - len(samples)))))
+        mel = (self.filters @ self.spectrogram(sound)).T  # [n_fft / 2 + 1, T] -> [T, mels]
+        mel = ((mel + self.log_offset).log() * self.log_scale - self.mean) / self.std
+        return tuple(
+            {"x": torch.from_numpy(patch.copy()).unsqueeze(0)}
+            for patch in cut(mel.numpy(), frames, self.numbers["patch_hop"])
+        )
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "mel": {key: self.numbers.get(key) for key in (*_WHOLE, *_REAL, "power", "center", "mel_scale", "norm")},
+            "filters": self.filters_digest,
+            "log": [self.log_scale, self.log_offset],
+            "input": [self.mean, self.std],
+            "window": "patches, last shifted back",
+            "padding": "silence after the clip to one patch",
+            "pooling": "the body's, then mean over patches",
+        }
+
+
+def build_spectrogram(spec: BackboneSpec, random_seed: int | None) -> AudioBackbone:
+    """A timm body with its mel front end from a folder with config.json (`framework: timm`) and weights."""
+    import timm
+
+    folder = Path(spec.location).expanduser()
+    config = read_json(folder / "config.json")
+    architecture, arguments = config.get("architecture"), dict(config.get("model_args") or {})
+    if not isinstance(architecture, str) or not timm.is_model(architecture):
+        raise UserError(f"config.json in {folder} names no architecture of timm {timm.__version__}: {architecture!r}")
+    front_end = read_front_end(folder, config)
+
+    def build() -> nn.Module:
+        try:
+            body: nn.Module = timm.create_model(architecture, pretrained=False, num_classes=0, **arguments)
+        except Exception as error:
+            raise UserError(f"timm can't build {architecture} with model_args {arguments}: {error}") from error
+        return body
+
+    def files() -> list[Path]:
+        return [folder / spec.options["file"]] if "file" in spec.options else find_weights(folder)
+
+    classifier = str((config.get("pretrained_cfg") or {}).get("classifier", "classifier"))
+    body, digest = loaded(build, spec, files, lambda tensors, _: tensors, random_seed, ignore=(f"{classifier}.",))
+    body.eval()
+    with torch.inference_mode():
+        patch = torch.zeros(1, 1, front_end.numbers["patch_frames"], front_end.numbers["n_mels"])
+        try:
+            dim = int(body(patch).shape[-1])
+        except RuntimeError as error:
+            raise UserError(
+                f"{architecture} in {folder} does not take patches of {list(patch.shape[1:])}: "
+                f"{str(error).splitlines()[0]}; check model_args.in_chans and frontend in config.json"
+            ) from error
+    identity = identity_of(front_end, digest, f"timm {architecture}", arguments, f"timm {timm.__version__}")
+    return AudioBackbone(body_segments(body), dim, identity, front_end)
+
+
+def body_segments(body: Any) -> list[tuple[str, nn.Module]]:
+    """`stem`, `block_0`, ..., `pool` of timm's MobileNets and EfficientNets; any other body is one segment, `body`."""
+    from timm.models.efficientnet import EfficientNet
+    from timm.models.mobilenetv3 import MobileNetV3
+
+    if isinstance(body, EfficientNet):
+        end: tuple[nn.Module, ...] = (body.conv_head, body.bn2, body.global_pool)
+    elif isinstance(body, MobileNetV3):
+        end = (body.global_pool, body.conv_head, body.norm_head, body.act2, body.flatten)
+    else:
+        return [("body", Stage(body))]
+    blocks = [(f"block_{index}", Stage(block)) for index, block in enumerate(body.blocks)]
+    return [("stem", Stage(body.conv_stem, body.bn1)), *blocks, ("pool", Stage(*end))]
+
+
+def read_front_end(folder: Path, config: Mapping[str, Any]) -> MelPatches:
+    """The front end that config.json describes. Raises UserError naming everything that is missing or unusable."""
+    numbers = dict(config.get("frontend") or {})
+    faults = [f"frontend.{name} is {numbers.get(name)!r}; expected a whole number above 0" for name in _WHOLE
+              if not isinstance(numbers.get(name), int) or numbers[name] < 1]  # fmt: skip
+    faults += [f"frontend.{name} is {numbers.get(name)!r}; expected a number of Hz" for name in _REAL
+               if not isinstance(numbers.get(name), int | float)]  # fmt: skip
+    if not isinstance(numbers.get("power"), int | float):
+        stated = re.search(r"power=([0-9.]+)", str(numbers.get("spectrum", "")))
+        if stated is None:
+            faults.append("frontend.power is missing (1 for magnitudes, 2 for energies)")
+        else:
+            numbers["power"] = float(stated[1])
+    log = _LOG.fullmatch(str(numbers.get("log", "")))
+    if log is None:
+        faults.append(f"frontend.log is {numbers.get('log')!r}; expected 'ln(mel + X)' or 'log10(mel + X)'")
+    shape = config.get("pretrained_cfg") or {}
+    mean, std = (next(iter(shape.get(key, [default]))) for key, default in (("mean", 0.0), ("std", 1.0)))
+    if not float(std):
+        faults.append("pretrained_cfg.std is 0")
+    if faults or log is None:
+        raise UserError(f"unusable front end in {folder / 'config.json'}: {'; '.join(faults)}")
+    filters, digest = _filters(folder, numbers)
+    return MelPatches(
+        rate=int(numbers["sample_rate"]),
+        numbers=numbers,
+        filters=filters,
+        log_scale=1.0 if log[1] == "ln" else 1.0 / math.log(10.0),
+        log_offset=float(log[2]),
+        mean=float(mean),
+        std=float(std),
+        filters_digest=digest,
+    )
+
+
+def _filters(folder: Path, numbers: Mapping[str, Any]) -> tuple[Tensor, str]:
+    """Mel filters from frontend.safetensors where the folder has one, else torchaudio's, and a name for them."""
+    bins = numbers["n_fft"] // 2 + 1
+    stored = folder / "frontend.safetensors"
+    if stored.is_file():
+        tensors = read_weights(stored)
+        if "mel" not in tensors or tensors["mel"].shape != (numbers["n_mels"], bins):
+            raise UserError(f"{stored} holds no tensor 'mel' of shape [{numbers['n_mels']}, {bins}]")
+        return tensors["mel"], weights_digest([stored])
+    import torchaudio
+
+    filters: Tensor = torchaudio.functional.melscale_fbanks(
+        bins,
+        float(numbers["f_min"]),
+        float(numbers["f_max"]),
+        numbers["n_mels"],
+        numbers["sample_rate"],
+        norm=numbers.get("norm"),
+        mel_scale=numbers.get("mel_scale", "htk"),
+    ).T.contiguous()
+    return filters, f"torchaudio {torchaudio.__version__}"

@@ -1,0 +1,131 @@
+"""Building an image backbone: its network, its weights, its segments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tl_core import (
+    Backbone,
+    BackboneSpec,
+    Identity,
+    Prepared,
+    State,
+    UserError,
+    find_weights,
+    hub_folder,
+    load_strict,
+    random_weights,
+    read_weights,
+    weights_digest,
+)
+from tl_image import timm_networks, torchvision_networks
+from tl_image.folders import folder_network
+from tl_image.loader import ImageLoader
+from tl_image.network import Network, Segments
+from tl_image.preprocessing import Preprocessing
+
+HUB_FILES = ("config.json", "preprocessor_config.json", "model.safetensors", "model-*.safetensors",
+             "model.safetensors.index.json")  # fmt: skip
+
+
+class ImageBackbone(Backbone):
+    """An image encoder; its windows are whole images, `x` float32 [3, H, W]."""
+
+    def __init__(self, segments: Segments, feature_dim: int, identity: Identity, preprocessing: Preprocessing) -> None:
+        super().__init__(segments, feature_dim, identity)
+        self.preprocessing = preprocessing
+
+    def prepare(self, decoded: Any) -> Prepared:
+        """decoded: uint8 [H, W, 3]. One window."""
+        return Prepared(({"x": self.preprocessing.apply(decoded)},))
+
+    def collate(self, windows: Sequence[State]) -> State:
+        """All windows have the network's input size."""
+        return {"x": torch.stack([window["x"] for window in windows])}
+
+    def batch_size(self, bucket: int) -> int:
+        """Large inputs go in half batches: their activations, not the calls, decide the speed."""
+        height, width = self.preprocessing.size
+        return 32 if height * width <= 256 * 256 else 16
+
+
+def build(spec: BackboneSpec, random_seed: int | None = None) -> ImageBackbone:
+    """The backbone of a spec, with the weights that it names or with random ones.
+
+    options["architecture"] (`timm/NAME`, `torchvision/NAME`) names the network; without it the config.json beside
+    the weights does. Random weights of a named network need no files and no network connection. Raises UserError
+    where weights are missing, unreadable, not those expected, or of another architecture.
+    """
+    named = spec.options.get("architecture")
+    folder, revision = None, None
+    if spec.source == "hub" and not (named and random_seed is not None):
+        folder, revision = hub_folder(spec.location, spec.revision, allow=HUB_FILES)
+    elif spec.source == "folder":
+        folder = Path(spec.location)
+    beside = folder or Path(spec.location).parent
+    network = named_network(named, Path(spec.location).name) if named else folder_network(beside)
+    if network is None:
+        raise UserError(f"{beside} holds no image backbone: its config.json names no image architecture")
+    if random_seed is not None:
+        model = random_weights(network.create, random_seed)
+        weights = f"random-{random_seed}-torch-{torch.__version__.split('+')[0]}"
+    else:
+        files = [Path(spec.location)] if folder is None else find_weights(folder)
+        weights = _verified_digest(spec, files)
+        model = random_weights(network.create, 0)  # overwritten, but must not advance the caller's generator
+        load_strict(model, network.adapt(model, read_weights(files)), spec.name)
+    return assemble(network, model, weights, revision)
+
+
+def named_network(name: str, weights: str) -> Network:
+    """The network of `timm/NAME` or `torchvision/NAME`; weights: the weights file's name."""
+    library, _, architecture = name.partition("/")
+    if library == "timm":
+        return timm_networks.by_name(architecture)
+    return torchvision_networks.by_name(architecture, weights)
+
+
+def assemble(network: Network, model: nn.Module, weights: str, revision: str | None) -> ImageBackbone:
+    """Cut a loaded model into segments and run an empty image through them for the embedding's width."""
+    segments = network.split(model.eval())
+    probe: State = {"x": torch.zeros(1, 3, *network.preprocessing.size)}
+    try:
+        with torch.inference_mode():
+            for _, segment in segments:
+                probe = segment(probe)
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        height, width = network.preprocessing.size
+        raise UserError(
+            f"{network.architecture} can't embed a {height}x{width} RGB image: {str(error).splitlines()[0]}; "
+            "check the input size and model_args in config.json"
+        ) from error
+    identity = Identity(
+        weights=weights,
+        preprocessing=_facts(network.preprocessing),
+        architecture=network.architecture,
+        revision=revision,
+    )
+    return ImageBackbone(segments, probe["x"].shape[-1], identity, network.preprocessing)
+
+
+def _facts(preprocessing: Preprocessing) -> Mapping[str, Any]:
+    """What decides the input's values: the numbers, and the ways of decoding and resizing behind them."""
+    return {**preprocessing.facts, "loader": ImageLoader.version, "resampling": "pillow"}
+
+
+def _verified_digest(spec: BackboneSpec, files: Sequence[Path]) -> str:
+    missing = [str(path) for path in files if not path.is_file()]
+    if missing:
+        raise UserError(f"no such weights file: {', '.join(missing)}")
+    digest = weights_digest(files)
+    if spec.sha256 and digest != spec.sha256:
+        raise UserError(
+            f"the weights of {spec.name} are not those expected: sha256 {digest[:16]}..., expected "
+            f"{spec.sha256[:16]}...; fetch the file again"
+        )
+    return digest

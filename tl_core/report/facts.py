@@ -1,0 +1,100 @@
+"""Everything that the report shows, as plain data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tl_core.errors import FormatError
+from tl_core.evaluation import Evaluation
+from tl_core.workspace import write_text
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """The manifest in numbers.
+
+    counts: split -> class -> good rows; notes: what was guessed; quarantine: rows with id, split, reason, ...
+    """
+
+    version: str
+    counts: Mapping[str, Mapping[str, int]]
+    notes: Sequence[str] = ()
+    quarantine: Sequence[Mapping[str, str]] = ()
+
+
+@dataclass(frozen=True)
+class BackboneFacts:
+    """The backbone that was used; unknown facts are None and stay out of the page."""
+
+    name: str
+    source: str
+    fingerprint: str
+    digest: str | None = None
+    revision: str | None = None
+    licence: str | None = None
+    pretrained_on: str | None = None
+    params: int | None = None
+    feature_dim: int | None = None
+
+
+@dataclass(frozen=True)
+class Example:
+    """An error worth looking at. fragment: the loader's `render`, trusted HTML; everything else is plain text."""
+
+    id: str
+    label: str
+    predicted: str
+    fragment: str
+    probability: float | None = None
+
+
+@dataclass(frozen=True)
+class ReportFacts:
+    """What `render_report` shows.
+
+    ranking: candidates as in ranking.json; path: the probe's strengths or the fine-tuning's epochs, each with
+    `strength` or `epoch` and numbers; chosen: the strength or epoch that was taken; provenance: name -> version or
+    other text; config: YAML; run: seconds per step, None where the page has to be the same after every run.
+    """
+
+    title: str
+    modality: str
+    data: DataFacts
+    backbone: BackboneFacts
+    strategy: str
+    evaluation: Evaluation
+    ranking: Sequence[Mapping[str, Any]] = ()
+    path: Sequence[Mapping[str, Any]] = ()
+    chosen: float | None = None
+    examples: Sequence[Example] = ()
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    config: str = ""
+    run: Mapping[str, float] | None = None
+
+    def save(self, path: Path) -> None:
+        """Write the facts as JSON, from which `load` makes the same page without data or model."""
+        from pydantic import TypeAdapter
+
+        value = {"format": FORMAT_VERSION, "facts": TypeAdapter(ReportFacts).dump_python(self, mode="json")}
+        # no sorted keys: the order of splits, floors and steps is shown
+        write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> ReportFacts:
+        """Read what `save` wrote. Raises FormatError on a newer or damaged file."""
+        from pydantic import TypeAdapter, ValidationError
+
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+            found = value["format"]
+            if found > FORMAT_VERSION:
+                raise FormatError(f"{path} has format {found}, this tl reads up to {FORMAT_VERSION}; update tl")
+            return TypeAdapter(ReportFacts).validate_python(value["facts"])
+        except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+            raise FormatError(f"unreadable report facts {path}: {type(error).__name__}; evaluate again") from error

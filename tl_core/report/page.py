@@ -1,0 +1,95 @@
+"""The report: one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tl_core.evaluation import Interval, metric_title, verdict
+from tl_core.report import plots
+from tl_core.report.facts import Example, ReportFacts
+
+HERE = Path(__file__).parent
+MAX_CLASS_ROWS = 300  # the limits together keep the page under 5 MB whatever the data are
+FOLD_CLASSES = 15  # shown at once; the others unfold
+MAX_QUARANTINE = 200
+MAX_NOTES = 50
+MAX_EXAMPLES_BYTES = 2_500_000
+MAX_CONFIG_CHARACTERS = 50_000
+
+
+def render_report(facts: ReportFacts) -> str:
+    """One self-contained HTML page of at most 5 MB; the same facts give the same text.
+
+    It loads nothing and runs no script (its content security policy forbids both); all facts are escaped but the
+    examples' fragments.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"short": plots.short, "number": number, "title_of": metric_title}
+    page = environment.get_template("report.html").render(_context(facts))
+    return page.encode("utf-8", "replace").decode("utf-8")  # file names may hold what UTF-8 can't
+
+
+def number(value: float) -> str:
+    """Three decimals below 10 (metrics), four significant digits above (values with a unit)."""
+    text = f"{value:.3f}" if abs(value) < 10 else f"{value:,.4g}" if abs(value) < 1e6 else f"{value:.3e}"
+    return text.replace("-", "−")
+
+
+def _context(facts: ReportFacts) -> dict[str, Any]:
+    evaluation = facts.evaluation
+    examples = _within(facts.examples, MAX_EXAMPLES_BYTES)
+    weakest = sorted(evaluation.per_class, key=lambda row: (_value(row.f1), row.name))
+    classes = [(row, plots.unit_bar(row.f1)) for row in weakest[:MAX_CLASS_ROWS]]
+    return {
+        "facts": facts,
+        "evaluation": evaluation,
+        "style": (HERE / "style.css").read_text(encoding="utf-8"),
+        "verdict": verdict(evaluation),
+        "metrics": plots.metric_bars(evaluation),
+        "classes": classes,
+        "folded": FOLD_CLASSES,
+        "confusions": plots.confusions(evaluation),
+        "matrix": plots.matrix(evaluation),
+        "scatter": plots.scatter(evaluation),
+        "curves": plots.curves(facts.path, facts.chosen),
+        "ranking": list(zip(facts.ranking, plots.ranking_bars(facts.ranking))),
+        "examples": examples,
+        "examples_left_out": len(facts.examples) - len(examples),
+        "notes": [*facts.data.notes][:MAX_NOTES],
+        "quarantine": facts.data.quarantine[:MAX_QUARANTINE],
+        "config": facts.config[:MAX_CONFIG_CHARACTERS],
+        "splits": _splits(facts),
+        "label_word": "label" if evaluation.task == "multilabel" else "class",
+    }
+
+
+def _within(examples: Any, limit: int) -> list[Example]:
+    """As many examples as fit; one that is too large alone does not keep out the next."""
+    kept, used = [], 0
+    for example in examples:
+        size = len(example.fragment.encode("utf-8", "replace"))
+        if used + size <= limit:
+            kept.append(example)
+            used += size
+    return kept
+
+
+def _splits(facts: ReportFacts) -> list[tuple[str, int, int]]:
+    """Each split with its rows and its classes that have any."""
+    return [
+        (split, sum(counts.values()), sum(1 for n in counts.values() if n))
+        for split, counts in facts.data.counts.items()
+    ]
+
+
+def _value(interval: Interval | None) -> float:
+    return interval.value if interval else 2.0  # undefined ones last

@@ -1,0 +1,263 @@
+"""Where things lie in the report's pictures: positions in percent, so that the page draws them at any width."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tl_core.evaluation import Evaluation, Interval, floor_title, metric_title
+
+MAX_MATRIX = 100  # classes that a heat map can show; past that the most confused ones
+LABEL_CHARACTERS = 24  # of a class name along a picture's edge
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Maps numbers to percent of a length; beyond its ends is drawn at the end."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def at(self, value: float) -> float:
+        low, high, here = (math.log10(v) if self.log else v for v in (self.low, self.high, value))
+        return round(min(max((here - low) / (high - low), 0.0), 1.0) * 100, 2)
+
+    def ticks(self, count: int = 5) -> list[tuple[float, str]]:
+        """(percent, text) at round numbers."""
+        if self.log:
+            first, last = math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9)
+            stride = max(1, math.ceil((last - first + 1) / (count + 2)))
+            return [(self.at(10.0**e), f"{10.0**e:g}") for e in range(first, last + 1, stride)]
+        step = _round_step((self.high - self.low) / count)
+        lowest, highest = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        return [(self.at(i * step), f"{i * step:.6g}") for i in range(lowest, highest + 1)]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One number on a scale with its interval; percent positions, None where it lies on no scale."""
+
+    label: str
+    kind: str  # model, floor: how it is drawn
+    interval: Interval
+    at: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Bars:
+    rows: list[Bar]
+    ticks: list[tuple[float, str]]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One series: its points (x, y) in percent from the left and from the top, with the text of each."""
+
+    name: str
+    points: list[tuple[float, float, str]]
+
+    @property
+    def polyline(self) -> str:
+        return " ".join(f"{x},{y}" for x, y, _ in self.points)
+
+
+@dataclass(frozen=True)
+class Lines:
+    title: str
+    x_title: str
+    lines: list[Line]
+    x_ticks: list[tuple[float, str]]
+    y_ticks: list[tuple[float, str]]
+    chosen: float | None
+
+
+@dataclass(frozen=True)
+class Cell:
+    row: int
+    column: int
+    count: int
+    opacity: float  # grows with the share of the actual class's rows; errors faster, so that a few percent are seen
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """names: along both edges; cell: pixels; total: classes of the task, of which the names may be a part."""
+
+    names: list[str]
+    cells: list[Cell]
+    cell: int
+    total: int
+
+    @property
+    def edge(self) -> int:
+        longest = max(len(short(name)) for name in self.names)
+        return round(14 + min(longest, LABEL_CHARACTERS) * self.font * 0.62)
+
+    @property
+    def font(self) -> int:
+        return 12 if self.cell >= 20 else 8
+
+    @property
+    def side(self) -> int:
+        return self.cell * len(self.names)
+
+
+@dataclass(frozen=True)
+class Scatter:
+    points: list[tuple[float, float]]
+    x_ticks: list[tuple[float, str]]
+    y_ticks: list[tuple[float, str]]
+    diagonal: tuple[float, float, float, float]  # x1, y1, x2, y2
+
+
+def short(text: str, limit: int = LABEL_CHARACTERS) -> str:
+    """The text in at most limit characters."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def metric_bars(evaluation: Evaluation) -> Bars:
+    """The metrics and, under them, the floors of the watched one; numbers with a unit stand without a scale."""
+    scaled = {k: v for k, v in evaluation.summary.items() if evaluation.task != "regression" or k == "r2"}
+    floors = {f"floor: {floor_title(k, evaluation.task)}": floor.value for k, floor in evaluation.floors.items()}
+    worst = min([v.low for v in (*scaled.values(), *floors.values())], default=0.0)
+    scale = Scale(0.0 if worst >= 0 else max(-1.0, math.floor(worst * 5) / 5), 1.0)
+    rows = [_bar(metric_title(name), "model", interval, scale) for name, interval in scaled.items()]
+    rows[1:1] = [_bar(title, "floor", interval, scale) for title, interval in floors.items()]
+    rows += [Bar(metric_title(k), "model", v) for k, v in evaluation.summary.items() if k not in scaled]
+    return Bars(rows, scale.ticks())
+
+
+def unit_bar(interval: Interval | None) -> Bar | None:
+    """A number between 0 and 1 for a table's cell."""
+    return None if interval is None else _bar("", "model", interval, Scale(0.0, 1.0))
+
+
+def ranking_bars(ranking: Sequence[Mapping[str, Any]]) -> list[Bar | None]:
+    """The candidates' cross-validated probes on one scale that fits them; None for one that dropped out."""
+    found = [_probe(candidate) for candidate in ranking]
+    ends = [end for interval in found if interval for end in (interval.low, interval.high)]
+    if not ends:
+        return [None] * len(ranking)
+    inside = min(ends) >= 0 and max(ends) <= 1
+    scale = Scale(0.0, 1.0) if inside else _fitting(ends)
+    return [None if interval is None else _bar("", "model", interval, scale) for interval in found]
+
+
+def curves(path: Sequence[Mapping[str, Any]], chosen: float | None) -> list[Lines]:
+    """One picture for metrics and one for losses over the regularisation strength or the epochs."""
+    x_key = next((key for key in ("strength", "epoch") if path and key in path[0]), None)
+    if x_key is None:
+        return []
+    xs = [float(point[x_key]) for point in path]
+    log = x_key == "strength" and min(xs) > 0
+    x = Scale(min(xs), max(xs), log) if min(xs) < max(xs) else Scale(min(xs) * 0.5, max(xs) * 1.5 + 1e-9, log)
+    keys = [k for k in path[0] if k != x_key and _is_curve(k) and any(_number(p.get(k)) is not None for p in path)]
+    pictures = []
+    for title, wanted in (("metric", [k for k in keys if "loss" not in k]), ("loss", [k for k in keys if "loss" in k])):
+        series = {k: [(a, v) for a, p in zip(xs, path) if (v := _number(p.get(k))) is not None] for k in wanted}
+        if series:
+            y = _fitting([v for points in series.values() for _, v in points])
+            lines = [
+                Line(
+                    k.replace("_", " "),
+                    [(x.at(a), round(100 - y.at(v), 2), f"{v:.4g} at {a:g}") for a, v in sorted(points)],
+                )
+                for k, points in series.items()
+            ]
+            y_ticks = [(round(100 - at, 2), text) for at, text in y.ticks(5)]
+            x_ticks = x.ticks() if log else [t for t in x.ticks(8) if "." not in t[1]] or x.ticks(8)
+            at = None if chosen is None else x.at(chosen)
+            x_title = "L2 strength (log scale)" if log else x_key
+            pictures.append(Lines(title, x_title, lines, x_ticks, y_ticks, at))
+    return pictures
+
+
+def matrix(evaluation: Evaluation) -> Matrix | None:
+    """The confusion matrix as coloured cells; past 100 classes, of those with the most errors."""
+    if evaluation.confusion is None:
+        return None
+    counts = np.asarray(evaluation.confusion)
+    names = [row.name for row in evaluation.per_class]
+    total = len(names)
+    if total > MAX_MATRIX:
+        errors = counts.sum(0) + counts.sum(1) - 2 * counts.diagonal()
+        kept = np.sort(np.argsort(-errors, kind="stable")[:MAX_MATRIX])
+        supports = counts.sum(1)[kept]
+        counts, names = counts[np.ix_(kept, kept)], [names[i] for i in kept]
+    else:
+        supports = counts.sum(1)
+    cells = []
+    for r, c in np.argwhere(counts).tolist():
+        share = float(counts[r, c] / supports[r])
+        opacity = 0.15 + 0.85 * share if r == c else 0.25 + 0.75 * math.sqrt(share)
+        cells.append(Cell(r, c, int(counts[r, c]), round(opacity, 2)))
+    return Matrix(names, cells, max(9, min(46, 760 // len(names))), total)
+
+
+def confusions(evaluation: Evaluation, limit: int = 12) -> list[tuple[str, str, int, float]]:
+    """The commonest errors: actual, predicted, rows, share of the actual class's rows."""
+    if evaluation.confusion is None:
+        return []
+    counts = np.asarray(evaluation.confusion)
+    wrong = counts.copy()
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:limit]
+    names, supports = [row.name for row in evaluation.per_class], counts.sum(1)
+    found = [divmod(int(i), len(names)) for i in order]
+    return [(names[a], names[p], int(wrong[a, p]), float(wrong[a, p] / supports[a])) for a, p in found if wrong[a, p]]
+
+
+def scatter(evaluation: Evaluation) -> Scatter | None:
+    """Predicted over actual value, both on the same range of numbers."""
+    if len(evaluation.pairs) < 2:
+        return None
+    x = _fitting([actual for actual, _ in evaluation.pairs])
+    y = _fitting([value for pair in evaluation.pairs for value in pair])
+    low, high = max(x.low, y.low), min(x.high, y.high)
+    return Scatter(
+        points=[(x.at(a), round(100 - y.at(p), 2)) for a, p in evaluation.pairs],
+        x_ticks=x.ticks(),
+        y_ticks=[(round(100 - at, 2), text) for at, text in y.ticks()],
+        diagonal=(x.at(low), round(100 - y.at(low), 2), x.at(high), round(100 - y.at(high), 2)),
+    )
+
+
+def _bar(label: str, kind: str, interval: Interval, scale: Scale) -> Bar:
+    return Bar(label, kind, interval, *(scale.at(v) for v in (interval.value, interval.low, interval.high)))
+
+
+def _probe(candidate: Mapping[str, Any]) -> Interval | None:
+    value = _number(candidate.get("probe"))
+    if value is None:
+        return None
+    low, high = (_number(candidate.get(f"probe_{end}")) for end in ("low", "high"))
+    return Interval.of(value, value if low is None else low, value if high is None else high)
+
+
+def _is_curve(key: str) -> bool:
+    return key not in ("lr", "head_lr", "seconds", "step", "steps")
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _fitting(values: Sequence[float]) -> Scale:
+    """A scale with a little air around the values."""
+    low, high = min(values), max(values)
+    air = (high - low) * 0.06 or abs(high) * 0.05 or 1.0
+    return Scale(low - air, high + air)
+
+
+def _round_step(step: float) -> float:
+    power = 10.0 ** math.floor(math.log10(step))
+    return power * next(nice for nice in (1, 2, 2.5, 5, 10) if step <= nice * power * (1 + 1e-9))

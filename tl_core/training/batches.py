@@ -1,0 +1,74 @@
+"""Batches of prepared samples, decoded by threads that run ahead of the training loop."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from tl_core.errors import DecodeError, UserError
+from tl_core.types import Backbone, Loader, Prepared
+
+if TYPE_CHECKING:
+    from tl_core.manifest import Manifest
+
+_DECODERS = 2  # threads; more, or worker processes, were slower (the decoders release the GIL)
+_AHEAD = 2  # batches decoded and waiting: bounds the memory
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What it takes to turn manifest rows into prepared samples."""
+
+    manifest: Manifest
+    loader: Loader
+    backbone: Backbone
+
+    def targets(self, rows: np.ndarray) -> torch.Tensor:
+        """Targets of manifest rows as the head's loss takes them."""
+        return torch.from_numpy(self.manifest.target_array(rows))
+
+    def batches(
+        self, batches: Sequence[np.ndarray], seeds: tuple[int, int] | None = None
+    ) -> Generator[tuple[np.ndarray, list[Prepared]], None, None]:
+        """(rows, prepared samples) of each batch of manifest rows, in order.
+
+        seeds: (seed, epoch) to augment by. A variant depends on these and the row alone, so neither order nor
+        threads change it. Raises UserError where a sample no longer decodes.
+        """
+        waiting: deque[tuple[np.ndarray, list[Future[Prepared]]]] = deque()
+        pool = ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode")
+        try:
+            for rows in batches:
+                waiting.append((rows, [pool.submit(self._prepare, int(row), seeds) for row in rows]))
+                if len(waiting) > _AHEAD:
+                    yield _finished(waiting.popleft())
+            while waiting:
+                yield _finished(waiting.popleft())
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _prepare(self, row: int, seeds: tuple[int, int] | None) -> Prepared:
+        sample = self.manifest.sample(row)
+        try:
+            decoded = self.loader.decode(sample.source)
+        except (DecodeError, OSError) as error:
+            raise UserError(f"{sample.id} has changed since it was checked ({error}); run again") from error
+        if seeds is not None:
+            decoded = self.loader.augment(decoded, np.random.default_rng([*seeds, row]))
+        return self.backbone.prepare(decoded)
+
+
+def _finished(item: tuple[np.ndarray, list[Future[Prepared]]]) -> tuple[np.ndarray, list[Prepared]]:
+    rows, futures = item
+    return rows, [future.result() for future in futures]
+
+
+def even_batches(rows: np.ndarray, size: int) -> list[np.ndarray]:
+    """Rows in batches of at most `size`, as even as can be: no last batch of one, which batch-norm can't take."""
+    return list(np.array_split(rows, max(1, -(-len(rows) // size))))
