@@ -121,6 +121,8 @@ class ModelBundle:
         ]
 
     def _prediction(self, name: str, row: np.ndarray) -> Prediction:
+        if not np.isfinite(row).all():
+            return Prediction(name, error="the model gives no finite number for it")
         if self.targets.task == "regression":
             return Prediction(name, value=float(row))
         probabilities = {label: float(p) for label, p in zip(self.targets.classes, row, strict=True)}

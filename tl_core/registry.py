@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,8 @@ class Registry:
         found = self._offers("tl_resolve_backbone", name=name, modality=modality)
         _refuse_twins("backbone", [(plugin, f"{modality} backbone '{name}'") for plugin, _ in found])
         if found:
-            return found[0][1]  # type: ignore[no-any-return]
+            spec: BackboneSpec = found[0][1]
+            return replace(spec, name=Path(name).name) if spec.source in ("folder", "file") else spec
         if Path(name).expanduser().is_dir():
             other = [
                 m

@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 import platformdirs
 
+FAILED = 1
 USER_FAULT = 2
 INTERRUPTED = 130
 
@@ -72,6 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 2 for a fault of the input, 130 after Ctrl-C, 1 for a fault of tl."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     from tl_core.errors import UserError
+    from tl_flows.stage_process import StageError
 
     _log_to_terminal()
     # a library that draws nothing here still makes matplotlib's folders: in tl's cache, not in the user's home
@@ -90,10 +92,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         click.echo("\ntl: stopped; features and finished steps are kept, the same command goes on from them", err=True)
         return INTERRUPTED
     except BrokenPipeError:
-        return 1
+        return FAILED
+    except StageError as error:  # the stage has told its own fault above
+        for line in str(error).splitlines():
+            click.echo(f"tl: {line}", err=True)
+        return FAILED
     except Exception as error:
         _tell_unexpected(error, debug="--debug" in given)
-        return 1
+        return FAILED
 
 
 def _log_to_terminal() -> None:

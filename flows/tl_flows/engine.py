@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -99,10 +100,8 @@ class Stages(Engine):
 
     def result(self, step: str, *, fresh: bool) -> StepResult:
         """What the step's last run told; nothing where it ran elsewhere and DVC restored its outputs."""
-        from tl_core.weights import read_json
-
         path = self.workspace.run_file(step)
-        return StepResult(step, fresh, read_json(path) if path.is_file() else {})
+        return StepResult(step, fresh, json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {})
 
     def up_to_date(self) -> bool:
         """True where the data are recorded and no stage has anything to do."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
+import json
 import logging
 import os
 import shutil
@@ -100,7 +101,7 @@ def run_outside(config: RunConfig, out: Path) -> Run:
         prefect_env.configure(cache_folder() / "prefect", server)
         steps = _flow(workspace.root, config.model_dump(mode="json"))
         publish(workspace)
-        return _finished(steps, workspace, render_timed(workspace, out / "report.html"), workspace.root / "model")
+        return _finished(steps, workspace, workspace.root / "report.html", workspace.root / "model")
 
 
 def run_project(root: Path, edits: Mapping[str, Any]) -> Run:
@@ -116,7 +117,8 @@ def run_project(root: Path, edits: Mapping[str, Any]) -> Run:
     else:
         prefect_env.configure(main_worktree(root) / ".prefect", server)
         steps = _flow(root, None)
-    return _finished(steps, engine.workspace, engine.workspace.step("evaluate") / "report.html", engine.workspace.model)
+    workspace = engine.workspace
+    return _finished(steps, workspace, workspace.state / "report.html", workspace.model)
 
 
 def publish(workspace: Workspace) -> None:
@@ -140,10 +142,9 @@ def render_timed(workspace: Workspace, target: Path) -> Path:
     if not facts.is_file():
         raise UserError(f"no report in {workspace.root}: {facts} is missing; `tl run` makes one")
     from tl_core.report import ReportFacts, render_report
-    from tl_core.weights import read_json
 
     files = {step: workspace.run_file(step) for step in STEPS}
-    seconds = {step: float(read_json(path)["seconds"]) for step, path in files.items() if path.is_file()}
+    seconds = {step: float(_read(path)["seconds"]) for step, path in files.items() if path.is_file()}
     write_text(target, render_report(dataclasses.replace(ReportFacts.load(facts), run=seconds)))
     return target
 
@@ -165,9 +166,15 @@ def _import_ahead() -> None:
 
 
 def _finished(steps: Mapping[str, StepResult], workspace: Workspace, report: Path, model: Path) -> Run:
-    from tl_core.weights import read_json
+    if not (report.is_file() and all(step.fresh for step in steps.values())):
+        render_timed(workspace, report)
+    return Run(steps, _read(workspace.metrics), report, model)
 
-    return Run(steps, read_json(workspace.metrics), report, model)
+
+def _read(path: Path) -> dict[str, Any]:
+    """A small file of a step; tl_core's reader would cost the seconds that torch takes to import."""
+    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return value
 
 
 def _located(name: str, root: Path | None) -> str:

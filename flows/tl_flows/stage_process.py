@@ -41,7 +41,7 @@ def run_dvc(root: Path, arguments: Sequence[str], on_line: Callable[[str], None]
     """Run one DVC command in `root`, giving its lines to `on_line` as they come.
 
     The command and all that it started are dead when this returns or raises. Raises UserError with the stage's
-    own words where the stage refused its input (exit code 2), TimeoutError past the deadline, StageError otherwise.
+    own words where the stage refused its input (exit code 2), StageError past the deadline and on any other failure.
     """
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
     lines: list[str] = []
@@ -51,7 +51,7 @@ def run_dvc(root: Path, arguments: Sequence[str], on_line: Callable[[str], None]
             lines.append(line)
             on_line(line)
         if process.poll() is None:
-            raise TimeoutError(f"`dvc {' '.join(arguments)}` passed its deadline of {deadline_s:.0f} s and was ended")
+            raise StageError(f"`dvc {' '.join(arguments)}` passed its deadline of {deadline_s:.0f} s and was ended")
     if process.returncode != 0:
         raise _failure(arguments, process.returncode, lines)
 
@@ -108,7 +108,7 @@ def _process_group(command: Sequence[str], root: Path) -> Iterator[tuple[subproc
     try:
         yield process, reader
     finally:
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, PermissionError):  # nothing left to end, as Linux and macOS put it
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         os.close(reader)
@@ -169,6 +169,6 @@ def _failure(arguments: Sequence[str], code: int, lines: Sequence[str]) -> Excep
     faults = [line.removeprefix(FAULT) for line in lines if line.startswith(FAULT)]
     if 2 in stage_codes and faults:
         return UserError("\n".join(faults))
-    errors = [line for line in lines if line.startswith(("ERROR", FAULT))] or list(lines[-5:])
+    errors = [line.removeprefix(FAULT) for line in lines if line.startswith(("ERROR", FAULT))] or list(lines[-5:])
     killed = code < 0 or any(c < 0 or c == 137 for c in stage_codes)
     return StageError(f"`dvc {' '.join(arguments)}` failed (exit code {code}): " + "\n".join(errors), killed=killed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def _version(outputs: Outputs) -> str:
         parts.append(f"files: {files}")
     changed = outputs.get("changes") or {}
     rows = [f"{changed[kind]:,} {kind}" for kind in ("added", "removed", "modified", "relabelled") if changed.get(kind)]
-    if rows and changed.get("unchanged"):
+    if rows and changed.get("unchanged"):  # the first version adds every row: nothing to tell
         parts.append(f"rows since the last version: {', '.join(rows)}")
     return "; ".join(parts)
 
@@ -49,7 +49,7 @@ def _select(outputs: Outputs) -> str:
 
 
 def _extract(outputs: Outputs) -> str:
-    text = features(outputs)
+    text = features([outputs])
     return f"{text}; {outputs['truncated']:,} samples truncated" if outputs.get("truncated") else text
 
 
@@ -71,9 +71,13 @@ _LINES: dict[str, Callable[[Outputs], str]] = {
 }
 
 
-def features(outputs: Outputs, *, fresh: bool = False) -> str:
-    """How many features were computed and reused; a step that was up to date reused them all."""
-    computed, reused = outputs.get("computed", 0), outputs.get("reused", 0)
+def features(results: Iterable[Outputs], *, fresh: bool = False) -> str:
+    """How many features were computed and reused; steps that were up to date reused them all.
+
+    results: of the steps that fill the store. Rows of the random twin, which a floor is measured with, count too.
+    """
+    parts = [part for outputs in results for part in (outputs.get("backbone", outputs), outputs.get("random", {}))]
+    computed, reused = (sum(part.get(kind, 0) for part in parts) for kind in ("computed", "reused"))
     if fresh or not computed:
         return f"every feature reused ({computed + reused:,})"
     return f"{computed:,} features computed, {reused:,} reused"
@@ -89,8 +93,10 @@ def table(run: Run) -> Table:
     result.add_column()
     for name, text in metric_rows(run.metrics):
         result.add_row(name, text)
-    extract = run.steps["extract"]
-    result.add_row("features", features(extract.outputs, fresh=extract.fresh))
+    filling = [run.steps[step] for step in ("select", "extract")]
+    ran = [step.outputs for step in filling if not step.fresh]
+    told = features(ran or [step.outputs for step in filling], fresh=not ran)
+    result.add_row("features", told)
     for step in run.steps.values():
         result.add_row(step.step, "up to date" if step.fresh else f"{step.seconds:.1f} s")
     return result

@@ -56,8 +56,9 @@ class FileChanges:
 def stale_stages(root: Path, stages: Sequence[str]) -> dict[str, list[str]]:
     """The stages that must run again, each with what changed; a stage that is up to date is left out."""
     with _repo(root) as repo:
-        found = repo.status(targets=list(stages))
-    return {stage: _reasons(entries) for stage, entries in found.items()}
+        # a bare stage name would be looked up in the current folder's pipeline
+        found = repo.status(targets=[f"{root / 'dvc.yaml'}:{stage}" for stage in stages])
+    return {address.rpartition(":")[2]: _reasons(entries) for address, entries in found.items()}
 
 
 def tracked(root: Path, data: Path) -> Tracked | None:
@@ -178,7 +179,7 @@ def _files(out: Any, hash_info: Any) -> dict[tuple[str, ...], str] | None:
 def _locked(repo: Any, stage: str, out: Any) -> Any | None:
     """The hash of the data that dvc.lock records for the stage's last run."""
     for candidate in repo.index.stages:
-        if candidate.addressing == stage:
+        if getattr(candidate, "name", None) == stage:  # .dvc files are stages without a name
             for dep in candidate.deps:
                 if dep.fs_path == out.fs_path:
                     return dep.hash_info

@@ -155,7 +155,7 @@ def test_names_are_compared_in_composed_form(tmp_path: Path) -> None:
 def test_files_deeper_in_a_class_folder_belong_to_it(tmp_path: Path) -> None:
     manifest = read(fill(tmp_path, [*classes(), "cat/more/9.pix"]))
     assert manifest.table["label"].to_pylist().count("cat") == 6
-    assert "1 files in subfolders of cat are labelled 'cat'" in manifest.notes
+    assert "files in subfolders of cat (1) are labelled 'cat'" in manifest.notes
 
 
 def test_text_files_in_class_folders(tmp_path: Path) -> None:
@@ -232,6 +232,25 @@ def test_the_text_column_is_the_longest_and_can_be_named(tmp_path: Path) -> None
     path = table(tmp_path / "a.csv", rows, ("nr", "note", "short", "label"))
     assert "text column 'note' (guessed; data.text sets it)" in read(path).notes
     assert read(path, "data.text=short").sample(1).source == "s1"
+
+
+def test_a_file_column_is_never_read_as_texts(tmp_path: Path) -> None:
+    names = fill(tmp_path, [f"pics/IMG_{i}" for i in range(10)])
+    path = table(names / "metadata.csv", [(f"pics/IMG_{i}", "ab"[i % 2], f"a long note {i}") for i in range(10)],
+                 ("file", "label", "remark"))  # fmt: skip
+    with pytest.raises(UserError, match=r"can't tell the modality of .*no suffix \(10\)"):
+        read(path)
+    assert read(path, "modality=pixels").sample(3).source == tmp_path / "pics/IMG_3"
+    assert read(path, "modality=words", "data.text=remark", "data.label=label").sample(3).source == "a long note 3"
+
+
+def test_texts_beside_files_are_read_where_the_user_says_so(tmp_path: Path) -> None:
+    fill(tmp_path, [f"{i}.pix" for i in range(12)])
+    rows = [(f"{i}.pix", text, label) for i, (text, label) in enumerate(texts())]
+    path = table(tmp_path / "a.csv", rows, ("image", "review", "label"))
+    assert read(path).modality == "pixels"
+    assert read(path, "modality=words").sample(0).source == "sentence number 0"
+    assert read(path, "data.text=review").modality == "words"
 
 
 # tasks
@@ -400,7 +419,7 @@ def test_checks_are_remembered_by_content(tmp_path: Path) -> None:
 
 
 def test_contradictory_copies_give_way_to_the_split_that_matters_more(tmp_path: Path) -> None:
-    table(tmp_path / "train.csv", [*texts(), ("copy a", "yes"), ("copy b", "yes"), ("copy c", "no"), ("copy d", "no")])
+    table(tmp_path / "train.csv", [*texts(), ("copy a", "yes"), ("copy b", "yes"), ("copy c", "no"), ("copy d", "yes")])
     table(tmp_path / "val.csv", [("fine", "yes"), ("well", "no"), ("copy b", "no"), ("copy c", "yes")])
     table(
         tmp_path / "test.csv", [("more", "yes"), ("less", "no"), ("copy a", "no"), ("copy c", "no"), ("copy d", "no")]
@@ -409,7 +428,7 @@ def test_contradictory_copies_give_way_to_the_split_that_matters_more(tmp_path: 
     assert reasons(manifest) == {
         "train.csv:14": "same content in the test split with another label (test.csv:4)",
         "train.csv:15": "same content in the val split with another label (val.csv:4)",
-        "train.csv:16": "same content in the val split with another label (val.csv:5)",
+        "train.csv:17": "same content in the test split with another label (test.csv:6)",
         "val.csv:5": "same content in the test split with another label (test.csv:5)",
     }
     assert "contents with the same label in several of the data's own splits: 1 (kept)" in manifest.notes
@@ -435,7 +454,7 @@ def test_contradictory_copies_give_way_to_the_split_that_matters_more(tmp_path: 
         (classes(), ["data.label=kind", "data.group=who"], "data.label 'kind' and data.group 'who': class folders"),
         (["a.csv", "b.csv"], [], r"several tables \(a.csv, b.csv\)"),
         (["train.csv", "train.tsv"], [], "several tables for the train split: train.csv and train.tsv"),
-        (classes(n=2), [], "too few samples to take a val split out of train: some class needs at least 3"),
+        (classes(n=2), [], "too few distinct samples to take a val split out of train: some class needs at least 3"),
     ],
 )  # fmt: skip
 def test_faults_of_folders(tmp_path: Path, files: list[str], settings: list[str], message: str) -> None:

@@ -32,7 +32,7 @@ with path.open("w", newline="") as stream:
     writer = csv.writer(stream)
     writer.writerow(["text", "label", "who", "other"])
     for i in range(200_000):
-        text = f"message {i} " + " ".join(r.choice(("red", "blue", "a\\nbreak")) for _ in range(20))
+        text = f"message {i} " + "red blue a\\nbreak " * (i % 16)
         writer.writerow([text, f"c{i % 50}", f"u{r.randrange(20_000)}", "x" * 50])
 
 def peak():
@@ -44,18 +44,16 @@ print(len(manifest), peak() - before, time.process_time() - start)
 """
 
 
-@pytest.mark.parametrize("settings", [[], ["data.group=who"]])
-def test_two_hundred_thousand_rows(tmp_path: Path, settings: list[str]) -> None:
-    run = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tmp_path / "a.csv"), *settings], capture_output=True, text=True, check=True
-    )
+def test_two_hundred_thousand_rows(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "a.csv"), "data.group=who"]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
     rows, growth_mb, seconds = map(float, run.stdout.split())
     assert rows == 200_000
     assert growth_mb < 300
     assert seconds < 15  # of processor time: other work on the machine does not count
 
 
-class Any_(Loader):  # noqa: N801
+class Accepting(Loader):
     """Takes every file of its kinds."""
 
     def check(self, source: Source) -> str | None:
@@ -68,17 +66,17 @@ class Any_(Loader):  # noqa: N801
         return ""
 
 
-class Image(Any_):
+class Image(Accepting):
     modality = "image"
     extensions = frozenset({".jpg", ".jpeg", ".png"})
 
 
-class Audio(Any_):
+class Audio(Accepting):
     modality = "audio"
     extensions = frozenset({".wav", ".ogg", ".flac"})
 
 
-class Text(Any_):
+class Text(Accepting):
     modality = "text"
     extensions = frozenset({".txt"})
     inline = True

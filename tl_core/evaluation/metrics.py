@@ -84,19 +84,19 @@ class Multiclass(Measure):
         ).numpy()
         tp, fp, support = scores[:, 0], scores[:, 1], scores[:, 4]
         total = [tp.sum() / len(self.truth)]
-        return self._row(total, [] if self.top is None else [self.top.mean()], tp, tp + fp, support)
+        return self._row(total, [] if self.top is None else [float(self.top.mean())], tp, tp + fp, support)
 
     def resampled(self, weights: Floats) -> Floats:
         def count(labels: Ints, w: Floats) -> Floats:
             return np.bincount(labels, w, minlength=self.classes).astype(np.float64)
 
-        top = [] if self.top is None else [float(weights @ self.top) / weights.sum()]
+        top = [] if self.top is None else [float(weights[self.top].sum() / weights.sum())]
         tp = count(self.truth[self.right], weights[self.right])
         predicted, support = count(self.predicted, weights), count(self.truth, weights)
         return self._row([tp.sum() / weights.sum()], top, tp, predicted, support)
 
     def watch(self, weights: Floats) -> float:
-        return float(weights @ self.right) / float(weights.sum())
+        return float(weights[self.right].sum() / weights.sum())
 
     @staticmethod
     def _row(total: list[float], top: list[float], tp: Floats, predicted: Floats, support: Floats) -> Floats:
@@ -116,8 +116,9 @@ class Multilabel(Measure):
         self.truth = truth
         self.given: Bools = probabilities > 0.5
         self.rankings = [_Ranking(p, t) for p, t in zip(probabilities.T, truth.T)]
-        # float32, so that the three counts of every label are one product with the weights each
-        self._masks = [np.ascontiguousarray(m.T, np.float32) for m in (truth & self.given, self.given, truth)]
+        self._hits = (truth & self.given).sum(axis=1)
+        self._marks = self.given.sum(axis=1) + truth.sum(axis=1)
+        self._masks = np.stack([(truth & self.given).T, self.given.T, truth.T]).astype(np.float32)
         labels = range(truth.shape[1])
         self.columns = [
             Column("micro_f1", trials=len(np.unique(units[truth.any(axis=1)]))),
@@ -144,13 +145,15 @@ class Multilabel(Measure):
         return self._row(tp, tp + fp, support, np.asarray(precisions))
 
     def resampled(self, weights: Floats) -> Floats:
-        tp, predicted, support = (np.asarray(m @ weights.astype(np.float32), np.float64) for m in self._masks)
+        # einsum, not BLAS: its threads cost more than they bring at this size
+        counts = np.einsum("kcn,n->kc", self._masks, weights.astype(np.float32))
+        tp, predicted, support = counts.astype(np.float64)
         precisions = np.asarray([r.average_precision(weights) for r in self.rankings])
         return self._row(tp, predicted, support, precisions)
 
     def watch(self, weights: Floats) -> float:
-        tp, predicted, support = (float((m @ weights.astype(np.float32)).sum()) for m in self._masks)
-        return 2 * tp / (predicted + support) if predicted + support else np.nan
+        total = float((weights * self._marks).sum())
+        return 2 * float((weights * self._hits).sum()) / total if total else np.nan
 
     @staticmethod
     def _row(tp: Floats, predicted: Floats, support: Floats, average_precision: Floats) -> Floats:
@@ -182,7 +185,9 @@ class Regression(Measure):
         )
 
     def resampled(self, weights: Floats) -> Floats:
-        absolute, squared, centred, spread = self._table @ weights
+        absolute, squared, centred, spread = np.einsum(
+            "kn,n->k", self._table, weights
+        )  # no threads: same bits everywhere
         n = weights.sum()
         total = spread - centred**2 / n
         r2 = 1 - squared / total if total > 1e-12 * max(spread, 1e-300) else np.nan
@@ -245,13 +250,13 @@ def watch_name(targets: Targets) -> str:
     return METRICS[targets.task][0]
 
 
-def _in_top(probabilities: Numbers, truth: Ints, k: int) -> Floats:
-    """1.0 where fewer than k classes come before the true one (ties: the class of the lower index first)."""
+def _in_top(probabilities: Numbers, truth: Ints, k: int) -> Bools:
+    """True where fewer than k classes come before the true one (ties: the class of the lower index first)."""
     own = probabilities[np.arange(len(truth)), truth][:, None]
     before: Ints = (probabilities > own).sum(axis=1)
     tied = (probabilities == own) & (np.arange(probabilities.shape[1]) < truth[:, None])
     inside: Bools = before + tied.sum(axis=1) < k
-    return inside.astype(np.float64)
+    return inside
 
 
 def _rates(tp: Floats, predicted: Floats, support: Floats) -> tuple[Floats, Floats, Floats]:

@@ -131,16 +131,20 @@ def _sample_column(
         cells = _texts(table, column)
         return bool(cells) and sum(suffix_of(cell) in claimed for cell in cells) > len(cells) / 2
 
+    def holds_files(column: str) -> bool:
+        there = (table.path.parent / cell for cell in _texts(table, column)[:20] if len(cell) < 1000)
+        return names_files(column) and any(path.is_file() for path in there)
+
     inline = any(item.inline for item in served)
-    file = _by_name(FILE_NAMES, free, names_files) or next(filter(names_files, free), None)
-    if file is None and not inline:
-        file = _by_name(FILE_NAMES, free)  # the cells name no file that is read, which the scan will say of each
-    text = None
-    if inline:
-        text = _by_name(TEXT_NAMES, free) or _longest(table, free)
-    if file and text and loader and loader.inline and _by_name(TEXT_NAMES, free):
-        file = None  # texts that belong to files: the user asked for the texts
-    return (file, False, True) if file else (text, True, True)
+    file = _by_name(FILE_NAMES, free, names_files) or next(filter(holds_files, free), None)
+    text = _by_name(TEXT_NAMES, free) if inline else None
+    if text and (file is None or loader):  # the user asked for texts: not for the files that they belong to
+        return text, True, True
+    # a file column whose cells name no file that is read: the scan says so of each row
+    file = file or _by_name(FILE_NAMES, free)
+    if file or not inline:
+        return file, False, True
+    return _longest(table, free), True, True
 
 
 def _by_name(names: Sequence[str], columns: Sequence[str], fits: Callable[[str], bool] = lambda _: True) -> str | None:

@@ -67,7 +67,7 @@ def _split_faults(manifest: Manifest, given: Container[int], blamed: bool) -> li
         elif split == "train":
             faults.append("the data bring no train split; add one, or leave the splits out")
         elif not blamed:
-            faults.append(f"too few samples to take a {split} split out of train: some class needs at least 3")
+            faults.append(f"too few distinct samples to take a {split} split out of train: some class needs at least 3")
     return faults
 
 

@@ -19,19 +19,22 @@ def contradictions(
     rows: int64 [M], manifest rows; contents, labels (codes), splits: by position in rows; name: a row's id.
     """
     reasons: dict[int, str] = {}
-    suspects = several(contents, splits) & several(contents, labels)
     by_content: dict[int, list[int]] = {}
-    for i in np.flatnonzero(suspects).tolist():
+    for i in np.flatnonzero(several(contents, splits) & several(contents, labels)).tolist():
         by_content.setdefault(int(contents[i]), []).append(i)
     for members in by_content.values():
-        for i in members:
-            for split in (TEST, VAL):
-                rival = next((j for j in members if splits[j] == split > splits[i] and labels[j] != labels[i]), None)
-                if rival is not None:
-                    reasons[int(rows[i])] = (
-                        f"same content in the {SPLITS[split]} split with another label ({name(int(rows[rival]))})"
-                    )
-                    break
+        left = members
+        for split in (TEST, VAL):
+            first: dict[int, int] = {}  # label -> the first row of this split that has it
+            for i in left:
+                if splits[i] == split:
+                    first.setdefault(int(labels[i]), i)
+            for i in left:
+                rival = next((j for label, j in first.items() if label != labels[i]), None)
+                if rival is not None and splits[i] < split:
+                    where = name(int(rows[rival]))
+                    reasons[int(rows[i])] = f"same content in the {SPLITS[split]} split with another label ({where})"
+            left = [i for i in left if int(rows[i]) not in reasons]
     return reasons
 
 

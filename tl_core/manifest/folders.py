@@ -95,7 +95,7 @@ def _class_folders(
             notes.append(f"the folder {prefix}{entry.name} holds no files and is left out")
         deeper = sum(source.count("/") > prefix.count("/") + 1 for source in sources)
         if deeper:
-            notes.append(f"{deeper} files in subfolders of {prefix}{entry.name} are labelled '{entry.name}'")
+            notes.append(f"files in subfolders of {prefix}{entry.name} ({deeper}) are labelled '{entry.name}'")
         label = clean(_shown(entry.name))
         for source in sources:
             yield source, label, split

@@ -71,7 +71,7 @@ def evaluate(config: RunConfig, registry: Registry, workspace: Workspace) -> dic
             },
         )
         folder = workspace.step("evaluate")
-        table = predictions_table(manifest, manifest.rows("test"), predictions)
+        table = predictions_table(manifest, manifest.rows("test"), predictions, separator=config.data.separator)
         write_predictions(table, folder / "predictions.parquet")
         report = _facts(config, workspace, manifest, receipt, tuned, evaluation)
         report = _with_examples(report, rows.loader, manifest, predictions, table)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
+from collections import Counter
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tl_core.extraction import Extraction, extract, features, space_of
 from tl_core.manifest import Manifest
 from tl_core.registry import Registry
 from tl_core.selection import Candidate, cross_validated_probe, logme, rank, stratified_sample
+from tl_core.steps.backbone import located
 from tl_core.steps.record import recorded
 from tl_core.store import FeatureStore
 from tl_core.types import BackboneSpec, Loader
@@ -31,7 +33,9 @@ def select(config: RunConfig, registry: Registry, workspace: Workspace) -> dict[
     with recorded(workspace, "select") as results:
         manifest = Manifest.load(workspace.manifest, workspace.root)
         requests = candidates(config, registry, manifest.modality, workspace.root)
-        specs = [(request, registry.backbone(request, manifest.modality)) for request in requests]
+        specs = _distinct(
+            [(request, registry.backbone(located(request, workspace.root), manifest.modality)) for request in requests]
+        )
         rows = stratified_sample(manifest, config.select.sample, config.seed)
         race = _Race(config, manifest, registry.loader(manifest.modality), FeatureStore(workspace.store), rows)
         tried = [race.enter(spec, alone=len(specs) == 1) for _, spec in specs]
@@ -50,7 +54,7 @@ def select(config: RunConfig, registry: Registry, workspace: Workspace) -> dict[
                 "request": chosen,
                 "why": why,
                 "sample_rows": len(rows),
-                "candidates": [dataclasses.asdict(c) for c in ranked],
+                "candidates": [asdict(c) for c in ranked],
             },
         )
         results.update(
@@ -83,6 +87,12 @@ def _located(name: str, root: Path) -> str:
             inside = full.is_relative_to(root.resolve())
             return f"./{full.relative_to(root.resolve()).as_posix()}" if inside else str(full)
     return name
+
+
+def _distinct(specs: list[tuple[str, BackboneSpec]]) -> list[tuple[str, BackboneSpec]]:
+    """Folders of one name keep their whole path as name, so that a ranking names each candidate once."""
+    names = Counter(spec.name for _, spec in specs)
+    return [(request, replace(spec, name=request) if names[spec.name] > 1 else spec) for request, spec in specs]
 
 
 class _Race:

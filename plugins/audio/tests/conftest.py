@@ -19,22 +19,41 @@ CONVOLUTIONS = {
     "num_conv_pos_embedding_groups": 4,
 }
 LAYERS = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
-FAMILIES = ("wav2vec2", "wav2vec2-stable", "hubert", "wavlm", "wavlm-stable", "data2vec-audio", "whisper", "ast")
+
+
+@pytest.fixture(name="sound", scope="session")
+def sound_fixture() -> Callable[..., np.ndarray]:
+    """`sound` below."""
+    return sound
+
+
+@pytest.fixture(name="tiny_encoder", scope="session")
+def tiny_encoder_fixture() -> Callable[..., torch.nn.Module]:
+    """`tiny_encoder` below."""
+    return tiny_encoder
+
+
+@pytest.fixture(name="tiny_extractor", scope="session")
+def tiny_extractor_fixture() -> Callable[..., object]:
+    """`tiny_extractor` below."""
+    return tiny_extractor
 
 
 def sound(seconds: float = 1.0, rate: int = 16_000, pitch: float = 440.0, seed: int = 0) -> np.ndarray:
     """A tone that swells, with a little noise: float32 [T]."""
     time = np.arange(round(seconds * rate)) / rate
     noise = 0.05 * np.random.default_rng(seed).standard_normal(len(time))
-    return (0.4 * np.sin(2 * np.pi * pitch * time) * np.sin(np.pi * time / max(seconds, 1e-9)) + noise).astype(np.float32)
+    return (0.4 * np.sin(2 * np.pi * pitch * time) * np.sin(np.pi * time / max(seconds, 1e-9)) + noise).astype(
+        np.float32
+    )
 
 
 def tiny_encoder(family: str, *, head: bool = False) -> torch.nn.Module:
     """A transformers model of a few thousand weights, with or without a task's head on top."""
     import transformers as t
 
-    kind, _, stable = family.partition("-stable" if "stable" in family else "\0")
-    norms = {"do_stable_layer_norm": True, "feat_extract_norm": "layer"} if "stable" in family else {}
+    kind = family.removesuffix("-stable")
+    norms = {"do_stable_layer_norm": True, "feat_extract_norm": "layer"} if kind != family else {}
     with torch.random.fork_rng():
         torch.manual_seed(5)
         if kind == "whisper":

@@ -18,7 +18,11 @@ class TestAudio(ModalityContract):
     @pytest.fixture
     def good(self, write_sound):
         noise = np.random.default_rng(0).standard_normal(30_000).astype(np.float32) * 0.1
-        return [write_sound("tone.wav"), write_sound("noise.flac", noise, rate=22_050), write_sound("low.mp3", rate=8000)]
+        return [
+            write_sound("tone.wav"),
+            write_sound("noise.flac", noise, rate=22_050),
+            write_sound("low.mp3", rate=8000),
+        ]
 
     @pytest.fixture
     def bad(self, tmp_path, write_sound):

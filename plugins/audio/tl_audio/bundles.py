@@ -19,10 +19,12 @@ RATE = 16_000  # Hz, of all of them
 
 @dataclass(frozen=True)
 class Bundle:
-    """factory: function of torchaudio.models; normalise: whether clips are scaled to zero mean and unit variance."""
+    """factory: function of torchaudio.models; normalise: whether clips are scaled to zero mean and unit variance;
+    biased: whether attention adds a bias by distance (WavLM)."""
 
     factory: str
     normalise: bool
+    biased: bool = False
 
 
 BUNDLES = {
@@ -36,9 +38,9 @@ BUNDLES = {
     "HUBERT_BASE": Bundle("hubert_base", False),
     "HUBERT_LARGE": Bundle("hubert_large", True),
     "HUBERT_XLARGE": Bundle("hubert_xlarge", True),
-    "WAVLM_BASE": Bundle("wavlm_base", False),
-    "WAVLM_BASE_PLUS": Bundle("wavlm_base", False),
-    "WAVLM_LARGE": Bundle("wavlm_large", True),
+    "WAVLM_BASE": Bundle("wavlm_base", False, biased=True),
+    "WAVLM_BASE_PLUS": Bundle("wavlm_base", False, biased=True),
+    "WAVLM_LARGE": Bundle("wavlm_large", True, biased=True),
 }
 
 
@@ -69,7 +71,7 @@ def build_bundle(spec: BackboneSpec, random_seed: int | None) -> AudioBackbone:
         spec.revision or f"torchaudio {torchaudio.__version__}",
     )
     dim = int(model.encoder.feature_projection.projection.out_features)
-    return AudioBackbone(_segments(model), dim, identity, front_end)
+    return AudioBackbone(_segments(model, bundle), dim, identity, front_end)
 
 
 def downloaded(name: str) -> Path:
@@ -104,7 +106,7 @@ class Convolutions(nn.Module):
         return frames.transpose(1, 2)  # [B, T, C] -> [B, C, T]
 
 
-def _segments(model: Any) -> list[tuple[str, nn.Module]]:
+def _segments(model: Any, bundle: Bundle) -> list[tuple[str, nn.Module]]:
     transformer = model.encoder.transformer
     first = bool(transformer.layer_norm_first)  # here: the norm stands before the layers, not after them
     features = Features(
@@ -114,10 +116,10 @@ def _segments(model: Any) -> list[tuple[str, nn.Module]]:
         transformer.layer_norm if first else nn.Identity(),
         transformer.dropout,
     )
-    attention = transformer.layers[0].attention
     layers: list[nn.Module]
-    if hasattr(attention, "compute_bias"):  # WavLM
-        layers = [BiasedLayer(layer, attention, merge_heads=False) for layer in transformer.layers]
+    if bundle.biased:
+        owner = transformer.layers[0].attention
+        layers = [BiasedLayer(layer, owner, merge_heads=False) for layer in transformer.layers]
     else:
         layers = [Stage(layer) for layer in transformer.layers]
     pool = FramePool(nn.Identity() if first else transformer.layer_norm)

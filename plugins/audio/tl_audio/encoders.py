@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -234,14 +235,16 @@ class WhisperStem(nn.Module):
 
 
 class WhisperLayer(nn.Module):
-    """A layer that insists on its mask argument."""
+    """A layer that insists on its mask arguments (one in transformers 5, two in 4): without masks."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         self.layer = layer
+        accepted = inspect.signature(layer.forward).parameters
+        self._masks = dict.fromkeys(name for name in ("attention_mask", "layer_head_mask") if name in accepted)
 
     def forward(self, state: State) -> State:
-        return {**state, "x": main_output(self.layer(state["x"], None))}
+        return {**state, "x": main_output(self.layer(state["x"], **self._masks))}
 
 
 class TokenPool(nn.Module):

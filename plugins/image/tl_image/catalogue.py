@@ -13,8 +13,8 @@ _CLIP = "OpenAI's 400 million image-text pairs"
 _MODELS = (
     # name, parameters without classifier, embedding width, input side, pretrained on
     ("mobilenetv3_small_100.lamb_in1k", 1_517_856, 1024, 224, _IN1K),
-    ("mobilenetv3_large_100.ra_in1k", 4_202_032, 1280, 224, _IN1K),
     ("efficientnet_b0.ra_in1k", 4_007_548, 1280, 224, _IN1K),
+    ("mobilenetv3_large_100.ra_in1k", 4_202_032, 1280, 224, _IN1K),
     ("vit_tiny_patch16_224.augreg_in21k_ft_in1k", 5_524_416, 192, 224, _IN21K),
     ("resnet18.a1_in1k", 11_176_512, 512, 224, _IN1K),
     ("tf_efficientnetv2_s.in21k_ft_in1k", 20_177_488, 1280, 300, _IN21K),

@@ -27,12 +27,12 @@ def is_timm(name: str) -> bool:
 
 
 def pretrained_cfg(name: str) -> Any:
-    """timm's metadata of a model's weights, None where timm has none for it. Raises UserError on an unknown tag."""
+    """timm's metadata of a model's (default) weights. Raises UserError on an unknown tag."""
     import timm
 
     architecture, _, tag = name.partition(".")
     try:
-        return timm.get_pretrained_cfg(name) if timm.models.is_model_pretrained(name) else None
+        return timm.get_pretrained_cfg(name)
     except RuntimeError as error:
         tags = [n.partition(".")[2] for n in timm.list_pretrained(f"{architecture}.*")]
         raise UserError(f"timm's {architecture} has no weights '{tag}'; there are: {', '.join(tags)}") from error
@@ -40,9 +40,7 @@ def pretrained_cfg(name: str) -> Any:
 
 def by_name(name: str) -> Network:
     """The network of a timm model name, prepared for as timm says for its (default) weights."""
-    import timm
-
-    cfg = pretrained_cfg(name) or timm.get_pretrained_cfg(name)
+    cfg = pretrained_cfg(name)
     return _network(name.partition(".")[0], {}, cfg.to_dict() if cfg else {}, f"timm's {name}")
 
 

@@ -1,0 +1,83 @@
+"""A small DVC project, and the settings that keep the flows' tests to themselves."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+Git = Callable[..., None]
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's caches, profile or git settings."""
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
+    for name in ("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_HOME", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    for who in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{who}_NAME", "tests")
+        monkeypatch.setenv(f"GIT_{who}_EMAIL", "tests@example.org")
+
+
+@pytest.fixture
+def git() -> Git:
+    """Run git in a folder."""
+
+    def run(root: Path, *arguments: str) -> None:
+        subprocess.run(["git", *arguments], cwd=root, check=True, capture_output=True)
+
+    return run
+
+
+STAGES = f"""\
+stages:
+  version:
+    cmd: '"{sys.executable}" stage.py version'
+    deps: [data, stage.py]
+    params: [seed]
+    outs: [artifacts/version]
+  select:
+    cmd: '"{sys.executable}" stage.py select'
+    deps: [artifacts/version, stage.py]
+    outs: [artifacts/select]
+"""
+
+STAGE = """\
+import json, pathlib, sys
+step = sys.argv[1]
+out = pathlib.Path("artifacts", step)
+out.mkdir(parents=True, exist_ok=True)
+(out / "names.txt").write_text("".join(sorted(p.name for p in pathlib.Path("data").rglob("*"))))
+run = pathlib.Path(".tl/run")
+run.mkdir(parents=True, exist_ok=True)
+(run / f"{step}.json").write_text(json.dumps({"seconds": 1.5, "rows": 3}))
+print(f"did {step}", flush=True)
+"""
+
+
+@pytest.fixture
+def dvc_project(tmp_path: Path, git: Git) -> Iterator[Path]:
+    """A git repository with DVC, three tracked files and two stages that have never run."""
+    from tl_flows.versioning import initialise
+
+    root = tmp_path / "project"
+    (root / "data" / "a").mkdir(parents=True)
+    for name in ("a/1.txt", "a/2.txt", "3.txt"):
+        (root / "data" / name).write_text(f"text of {name}\n")
+    (root / "dvc.yaml").write_text(STAGES)
+    (root / "stage.py").write_text(STAGE)
+    (root / "params.yaml").write_text("seed: 0 # of everything\n\ndata: {path: data/a}\n")
+    (root / ".gitignore").write_text(".tl/\n")
+    git(root, "init", "-q")
+    initialise(root, git=True)
+    subprocess.run([sys.executable, "-m", "dvc", "add", "-q", "data"], cwd=root, check=True)
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "start")
+    yield root
