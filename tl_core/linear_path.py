@@ -22,7 +22,7 @@ from torch import Tensor
 from tl_core.types import Task
 
 LOOSE = 3e-3  # share of the objective that may be left to gain: enough to compare strengths
-TIGHT = 1e-9  # weights agree with the optimum to about 1e-4 of their size
+TIGHT = 1e-8  # weights agree with the optimum to about 1e-3 of their size or better
 MEMORY = 10
 MAX_ITERATIONS = 500
 Pairs = deque[tuple[Tensor, Tensor]]

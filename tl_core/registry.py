@@ -83,8 +83,8 @@ class Registry:
         found = self._offers("tl_resolve_backbone", name=name, modality=modality)
         _refuse_twins("backbone", [(plugin, f"{modality} backbone '{name}'") for plugin, _ in found])
         if found:
-            spec: BackboneSpec = found[0][1]
-            return replace(spec, name=Path(name).name) if spec.source in ("folder", "file") else spec
+            known: BackboneSpec = found[0][1]
+            return replace(known, name=Path(name).name) if known.source in ("folder", "file") else known
         if Path(name).expanduser().is_dir():
             other = [
                 m

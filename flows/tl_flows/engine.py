@@ -31,7 +31,10 @@ stage_log = logging.getLogger(f"{LOGGER}.stage")  # every line of a stage: for t
 
 @dataclass(frozen=True)
 class StepResult:
-    """A finished step. fresh: it was up to date and did not run; outputs: its small results (of its last run)."""
+    """A finished step. fresh: it was up to date and did not run; outputs: its small results (of its last run).
+
+    Outputs are empty where the step ran elsewhere or before, and DVC restored what it had made.
+    """
 
     step: str
     fresh: bool
@@ -94,12 +97,14 @@ class Stages(Engine):
             self.record_data()
         reasons = versioning.stale_stages(self.root, [step])
         if reasons:
-            stage_log.info("%s is stale: %s", step, "; ".join(reasons.get(step, ["an earlier stage changed"])))
+            stage_log.info("%s is stale: %s", step, "; ".join(reasons[step]))
+            # what another run told must not be taken for this one where DVC finds the outputs in its run cache
+            self.workspace.run_file(step).unlink(missing_ok=True)
             run_dvc(self.root, ["repro", "--single-item", step], self._hear, self.deadline_s)
         return self.result(step, fresh=not reasons)
 
     def result(self, step: str, *, fresh: bool) -> StepResult:
-        """What the step's last run told; nothing where it ran elsewhere and DVC restored its outputs."""
+        """What the step's last run here told."""
         path = self.workspace.run_file(step)
         return StepResult(step, fresh, json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {})
 

@@ -23,6 +23,7 @@ def edit_params(path: Path, edits: Mapping[str, Any]) -> RunConfig:
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 1000  # never fold a line that the user wrote as one
+    yaml.representer.add_representer(type(None), _null)
     try:
         before = path.read_text(encoding="utf-8")
         values: Any = yaml.load(before) or {}
@@ -39,3 +40,7 @@ def edit_params(path: Path, edits: Mapping[str, Any]) -> RunConfig:
         if stream.getvalue() != before:
             write_text(path, stream.getvalue())
     return config
+
+
+def _null(representer: Any, _: None) -> Any:
+    return representer.represent_scalar("tag:yaml.org,2002:null", "null")

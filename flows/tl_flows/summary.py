@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from tl_flows.runs import Run
 
+RESTORED = "restored from an earlier run"
 Outputs = Mapping[str, Any]
 
 FLOORS = {"floor_majority": "floor: majority class", "floor_random_init": "floor: random weights"}
@@ -18,7 +19,7 @@ FLOORS = {"floor_majority": "floor: majority class", "floor_random_init": "floor
 def describe(step: str, outputs: Outputs) -> str:
     """A finished step in one line, from its small results; only what it has told is named."""
     if not outputs:
-        return "done elsewhere, outputs restored"
+        return RESTORED
     text = _LINES[step](outputs)
     return f"{text}  [{outputs['seconds']:.1f} s]" if "seconds" in outputs else text
 
@@ -79,7 +80,7 @@ def features(results: Iterable[Outputs], *, fresh: bool = False) -> str:
     parts = [part for outputs in results for part in (outputs.get("backbone", outputs), outputs.get("random", {}))]
     computed, reused = (sum(part.get(kind, 0) for part in parts) for kind in ("computed", "reused"))
     if fresh or not computed:
-        return f"every feature reused ({computed + reused:,})"
+        return f"every feature reused ({computed + reused:,})" if reused or computed else "every feature reused"
     return f"{computed:,} features computed, {reused:,} reused"
 
 
@@ -98,7 +99,8 @@ def table(run: Run) -> Table:
     told = features(ran or [step.outputs for step in filling], fresh=not ran)
     result.add_row("features", told)
     for step in run.steps.values():
-        result.add_row(step.step, "up to date" if step.fresh else f"{step.seconds:.1f} s")
+        took = f"{step.seconds:.1f} s" if step.outputs else RESTORED
+        result.add_row(step.step, "up to date" if step.fresh else took)
     return result
 
 

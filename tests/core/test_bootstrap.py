@@ -7,7 +7,8 @@ import pytest
 from scipy.stats import binomtest
 
 from tl_core.evaluation import Interval, evaluate_predictions
-from tl_core.evaluation.bootstrap import percentile_interval, resample_weights, units_of, wilson
+from tl_core.evaluation.bootstrap import percentile_interval, resample_weights, units_of
+from tl_core.intervals import wilson
 from tl_core.types import Targets
 
 THREE = Targets("multiclass", ("a", "b", "c"))

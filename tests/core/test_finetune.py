@@ -129,7 +129,7 @@ class Rows:
         return Sample(row, f"{row}.npy", "", self.folder / f"{row}.npy", None, self.split[row])
 
     def target_array(self, rows: np.ndarray) -> np.ndarray:
-        return self.labels[rows]
+        return np.asarray(self.labels[rows])
 
 
 def write(folder: Path, task: Task = "multiclass", train: int = 33, val: int = 16) -> Rows:
@@ -140,7 +140,7 @@ def write(folder: Path, task: Task = "multiclass", train: int = 33, val: int = 1
         length = (30, 40, 100)[row % 3]
         t = np.arange(length) * (0.9 if fast else 0.3)
         np.save(folder / f"{row}.npy", np.sin(t + rng.uniform(0, 6)) + 0.2 * rng.normal(size=length))
-    labels = {
+    labels: dict[Task, np.ndarray] = {
         "multiclass": y,
         "multilabel": np.eye(2, dtype=np.float32)[y],
         "regression": (500 + 10 * y).astype(np.float32),

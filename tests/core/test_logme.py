@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import minimize
+from scipy.optimize import minimize  # type: ignore[import-untyped]
 
 from tl_core.selection import logme
 from tl_core.types import Task
@@ -22,8 +22,8 @@ def slow_evidence(features: np.ndarray, y: np.ndarray) -> float:
     def negative(logs: np.ndarray) -> float:
         covariance = gram * math.exp(-logs[0]) + np.eye(n) * math.exp(-logs[1])
         _, log_det = np.linalg.slogdet(covariance)
-        quadratic: float = y @ np.linalg.solve(covariance, y)
-        return 0.5 * (n * math.log(2 * math.pi) + log_det + quadratic)
+        quadratic = float(y @ np.linalg.solve(covariance, y))
+        return 0.5 * (n * math.log(2 * math.pi) + float(log_det) + quadratic)
 
     starts = [np.array([a, b]) for a in (0.0, 4.0) for b in (0.0, 3.0)]
     best = min(minimize(negative, s, method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-8}).fun for s in starts)
@@ -100,11 +100,7 @@ def test_absent_classes_do_not_count() -> None:
 
 @pytest.mark.parametrize("task", ["multiclass", "multilabel", "regression"])
 def test_targets_must_vary(task: Task) -> None:
-    y = (
-        torch.zeros(10, dtype=torch.int64)
-        if task == "multiclass"
-        else torch.ones((10, 2)[: 1 + (task == "multilabel")])
-    )
+    same = {"multiclass": torch.zeros(10).long(), "multilabel": torch.ones(10, 2), "regression": torch.ones(10)}
     with pytest.raises(ValueError, match="targets that vary"):
         logme(torch.randn(10, 3), same[task], task)
 

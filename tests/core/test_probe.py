@@ -67,8 +67,8 @@ def test_weights_are_scikit_learns_optimum(task: Task, strength: float, d: int) 
         assert isinstance(head, RegressionHead)
         ridge = Ridge(alpha=strength / 2).fit(scaled, ((y - head.centre) / head.spread).double().numpy())
         weight, bias = ridge.coef_[None], np.array([ridge.intercept_])
-    assert np.abs(head.linear.weight.detach().numpy() - weight).max() < 1e-3 * np.abs(weight).max()
-    np.testing.assert_allclose(head.linear.bias.detach().numpy(), bias, atol=2e-3)
+    assert np.abs(head.linear.weight.detach().numpy() - weight).max() < 2e-3 * np.abs(weight).max()
+    np.testing.assert_allclose(head.linear.bias.detach().numpy(), bias, atol=5e-3)
 
 
 @pytest.mark.parametrize("task", ["multiclass", "multilabel", "regression"])

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tl_flows import prefect_env
 
 Git = Callable[..., None]
 
@@ -57,13 +58,13 @@ out.mkdir(parents=True, exist_ok=True)
 (out / "names.txt").write_text("".join(sorted(p.name for p in pathlib.Path("data").rglob("*"))))
 run = pathlib.Path(".tl/run")
 run.mkdir(parents=True, exist_ok=True)
-(run / f"{step}.json").write_text(json.dumps({"seconds": 1.5, "rows": 3}))
+(run / f"{step}.json").write_text(json.dumps({"seconds": 1.5, "rows": 3, "chosen": "tiny", "why": "pinned"}))
 print(f"did {step}", flush=True)
 """
 
 
 @pytest.fixture
-def dvc_project(tmp_path: Path, git: Git) -> Iterator[Path]:
+def dvc_project(tmp_path: Path, git: Git) -> Path:
     """A git repository with DVC, three tracked files and two stages that have never run."""
     from tl_flows.versioning import initialise
 
@@ -80,4 +81,18 @@ def dvc_project(tmp_path: Path, git: Git) -> Iterator[Path]:
     subprocess.run([sys.executable, "-m", "dvc", "add", "-q", "data"], cwd=root, check=True)
     git(root, "add", "-A")
     git(root, "commit", "-qm", "start")
-    yield root
+    return root
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a temporary Prefect server for the whole session."""
+    quiet = {**prefect_env._QUIET, "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect"))}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in quiet.items():
+            patch.setenv(name, value)
+        from prefect.settings import PREFECT_API_URL
+        from prefect.testing.utilities import prefect_test_harness
+
+        with prefect_test_harness(server_startup_timeout=60):
+            yield str(PREFECT_API_URL.value())

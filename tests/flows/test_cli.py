@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+from tl_flows import cli
 
 from tl_core.errors import UserError
-from tl_flows import cli
 
 
 @pytest.fixture(autouse=True)

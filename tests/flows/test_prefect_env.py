@@ -10,9 +10,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from tl_flows import prefect_env
 
 from tl_core.errors import UserError
-from tl_flows import prefect_env
 
 
 class Health(BaseHTTPRequestHandler):

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tl_flows import project
 
 from tl_core.config import RunConfig, StoreConfig
 from tl_core.errors import UserError
-from tl_flows import project
 
 
 def test_a_project_is_found_from_below(tmp_path: Path) -> None:

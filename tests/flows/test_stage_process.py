@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+from tl_flows.stage_process import StageError, run_dvc
 
 from tl_core.errors import UserError
-from tl_flows.stage_process import StageError, run_dvc
 
 REPRO = ["repro", "--single-item", "version"]
 SLEEPER = """\

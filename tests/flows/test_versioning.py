@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from tl_flows import versioning
 
 from tl_core.errors import UserError
-from tl_flows import versioning
 
 
 def dvc(root: Path, *arguments: str) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+
+from tl_core.intervals import wilson
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -35,14 +35,6 @@ class Interval:
     def of(cls, value: float, low: float, high: float, method: Method = "bootstrap") -> Interval:
         """Rounded, and widened to hold the value where the bias of the resamples pushes it out."""
         return cls(_round(value), _round(min(low, value)), _round(max(high, value)), method)
-
-
-def wilson(share: float, trials: float, confidence: float) -> tuple[float, float]:
-    """Score interval of a proportion, honest at 0 and 1 where percentiles collapse. Wilson, JASA 1927."""
-    z2 = NormalDist().inv_cdf((1 + confidence) / 2) ** 2
-    centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
-    half = math.sqrt(share * (1 - share) * z2 / trials + z2 * z2 / (4 * trials * trials)) / (1 + z2 / trials)
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def percentile_interval(value: float, draws: Floats, confidence: float, trials: float | None) -> Interval:

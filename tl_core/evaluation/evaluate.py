@@ -17,6 +17,7 @@ from tl_core.evaluation.bootstrap import (
 )
 from tl_core.evaluation.metrics import Column, Measure, Multiclass, Multilabel, Numbers, Regression, measure, watch_name
 from tl_core.evaluation.result import ClassRow, Evaluation, Floor, metric_title
+from tl_core.intervals import wilson
 from tl_core.types import Targets, Task
 
 MAX_CONFUSION = 1000  # classes; past that nobody reads the matrix and it weighs more than the predictions

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from tl_core.intervals import wilson
 from tl_core.linear_path import LOOSE, Linear, LinearProblem, Rotated, moments, rotate
 from tl_core.selection.sample import strata
 from tl_core.types import Task
@@ -127,14 +126,6 @@ def _choose(rows: _Rows, truth: np.ndarray, train: np.ndarray, val: np.ndarray) 
     models = rows.path(train, STRENGTHS)
     scores = [watch_metric(rows.task, rows.predict(model, val), truth[val]) for model in models]
     return STRENGTHS[int(np.argmax(scores))]
-
-
-def wilson(share: float, n: int, confidence: float) -> tuple[float, float]:
-    """Wilson's score interval of a share of n independent rows."""
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def _bootstrap(metric: Callable[[np.ndarray], float], n: int, confidence: float, seed: int) -> tuple[float, float]:

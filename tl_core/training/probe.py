@@ -18,6 +18,9 @@ from tl_core.watch import watch_metric
 
 PATIENCE = 3  # strengths in a row that improve neither metric nor loss: weaker ones only overfit, at most cost
 
+LARGE = 5e8  # multiplications per pass, from which further digits of the weights cost seconds,
+TIGHT_LARGE = 1e-6  # and move no prediction: this share of the objective may be left to gain
+
 
 @dataclass(frozen=True)
 class ProbeFit:
@@ -86,7 +89,7 @@ def fit_probe(
         start = fit.rotated.from_axes(model)
         fit = _Fit(linear, torch.cat([x_train, x_val]), torch.cat([y_train, y_val]), targets)
         model = fit.rotated.to_axes(start)
-    fit.solve(strength, model, TIGHT)
+    fit.solve(strength, model, fit.tight)
     return ProbeFit(linear, strength, path)
 
 
@@ -104,6 +107,7 @@ class _Fit:
     """The rows of one fit on their axes, and the head that takes the solutions."""
 
     rotated: Rotated
+    tight: float  # the tolerance of the final fit
 
     def __init__(self, head: LinearHead, x: Tensor, y: Tensor, targets: Targets) -> None:
         self._head = head
@@ -112,6 +116,7 @@ class _Fit:
         if isinstance(head, RegressionHead):
             y = (y - head.centre) / head.spread
         self.rotated = rotate(x, mean, scale)
+        self.tight = TIGHT if x.numel() * targets.outputs < LARGE else TIGHT_LARGE
         self._problem = LinearProblem(self.rotated.rows, self.rotated.energy, y, targets.task, targets.outputs)
 
     def solve(self, strength: float, start: Linear | None, tolerance: float = LOOSE) -> Linear:

@@ -60,6 +60,22 @@ def test_patches(spectrogram_folder, sound):
         torch.testing.assert_close(window["x"], log[None, start : start + 48], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("center", [False, True])
+def test_blocks_of_frames_join_without_a_seam(spectrogram_folder, sound, monkeypatch, center):
+    backbone = build(spectrogram_folder(center=center, n_fft=256 if center else 257, power=2.0))
+    clip = Clip(sound(3.0, 8000), 8000)
+    whole = backbone.prepare(clip).windows
+    monkeypatch.setattr("tl_audio.spectrogram._BLOCK", 7)
+    for a, b in zip(whole, backbone.prepare(clip).windows, strict=True):
+        torch.testing.assert_close(a["x"], b["x"], rtol=1e-4, atol=1e-4)
+    mel = torchaudio.transforms.MelSpectrogram(
+        8000, n_fft=256, win_length=200, hop_length=80, f_min=50, f_max=4000, n_mels=32, power=2.0, center=True
+    )(torch.from_numpy(clip.samples))  # fmt: skip
+    if center:
+        log = (((mel + 0.001).log() - 0.5) / 2.0).T
+        torch.testing.assert_close(whole[-1]["x"][0], log[-48:], rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("length", [1, 100, 3_959, 3_960, 4_000])
 def test_short_clips_fill_one_patch(spectrogram_folder, sound, length):
     windows = build(spectrogram_folder()).prepare(Clip(sound(1.0, 8000)[:length], 8000)).windows

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from tl_core import BackboneSpec, State, UserError, find_weights, read_json, rea
 
 _WHOLE = ("sample_rate", "n_fft", "win_length", "hop_length", "n_mels", "patch_frames", "patch_hop")
 _REAL = ("f_min", "f_max")
+_BLOCK = 4096  # frames transformed at once
 _LOG = re.compile(r"(ln|log10)\(mel \+ ([0-9.e-]+)\)")
 
 
@@ -49,30 +50,41 @@ class MelPatches(FrontEnd):
     def __post_init__(self) -> None:
         import torchaudio
 
-        numbers = self.numbers
-        centre = bool(numbers.get("center", False))
-        # torch centres a window shorter than the transform; padding makes the first frame begin with the first sample
-        pad = 0 if centre else (numbers["n_fft"] - numbers["win_length"]) // 2
         spectrogram = torchaudio.transforms.Spectrogram(
-            n_fft=numbers["n_fft"],
-            win_length=numbers["win_length"],
-            hop_length=numbers["hop_length"],
-            pad=pad,
-            power=numbers["power"],
-            center=centre,
+            n_fft=self.numbers["n_fft"],
+            win_length=self.numbers["win_length"],
+            hop_length=self.numbers["hop_length"],
+            power=self.numbers["power"],
+            center=False,
         )
         object.__setattr__(self, "spectrogram", spectrogram)
 
     def windows(self, samples: np.ndarray) -> tuple[State, ...]:
         frames = self.numbers["patch_frames"]
         needed = (frames - 1) * self.numbers["hop_length"] + self.numbers["win_length"]
-        sound = torch.from_numpy(np.pad(samples, (0, max(0, needed - len(samples)))))
-        mel = (self.filters @ self.spectrogram(sound)).T  # [n_fft / 2 + 1, T] -> [T, mels]
-        mel = ((mel + self.log_offset).log() * self.log_scale - self.mean) / self.std
-        return tuple(
-            {"x": torch.from_numpy(patch.copy()).unsqueeze(0)}
-            for patch in cut(mel.numpy(), frames, self.numbers["patch_hop"])
-        )
+        samples = np.pad(samples, (0, max(0, needed - len(samples))))
+        mel = torch.cat([self._log_mel(block) for block in self._blocks(samples)]).numpy()  # [T, mels]
+        patches = cut(mel, frames, self.numbers["patch_hop"])
+        return tuple({"x": torch.from_numpy(patch.copy()).unsqueeze(0)} for patch in patches)
+
+    def _blocks(self, samples: np.ndarray) -> Iterator[np.ndarray]:
+        """Stretches of samples that give _BLOCK frames each, the last one fewer, so that an hour fits in memory."""
+        n_fft, hop = self.numbers["n_fft"], self.numbers["hop_length"]
+        if self.numbers.get("center", False):
+            samples = np.pad(samples, n_fft // 2, mode="reflect")
+        else:  # torch centres a window shorter than the transform: the first frame must begin with the first sample
+            left = (n_fft - self.numbers["win_length"]) // 2
+            samples = np.pad(samples, (left, n_fft - self.numbers["win_length"] - left))
+        frames = (len(samples) - n_fft) // hop + 1
+        for first in range(0, frames, _BLOCK):
+            last = min(first + _BLOCK, frames) - 1
+            yield samples[first * hop : last * hop + n_fft]
+
+    def _log_mel(self, samples: np.ndarray) -> Tensor:
+        spectrum = self.spectrogram(torch.from_numpy(np.ascontiguousarray(samples, np.float32)))  # [n_fft / 2 + 1, T]
+        mel = (self.filters @ spectrum).T  # [T, mels]
+        scaled: Tensor = ((mel + self.log_offset).log() * self.log_scale - self.mean) / self.std
+        return scaled
 
     def facts(self) -> dict[str, Any]:
         return {

@@ -78,6 +78,21 @@ def test_same_as_transformers_and_timm_compute(shared_data: Path) -> None:
         torch.testing.assert_close(spec.build()({"x": x})["x"], expected, rtol=1e-4, atol=1e-5)
 
 
+def test_photos_are_prepared_as_transformers_does(shared_data: Path) -> None:
+    from transformers import AutoImageProcessor
+
+    photos = sorted((shared_data / "datasets/hymenoptera/test").glob("*/*.jpg"))[::15]
+    for name in ("mobilenet_v1_025_224_imagenet", "mobilenet_v1_050_160_imagenet", "mobilenet_v1_075_coco"):
+        [spec] = tl_image.tl_resolve_backbone(name=str(shared_data / "weights" / name), modality="image")
+        backbone, processor = spec.build(), AutoImageProcessor.from_pretrained(spec.location)
+        for photo in photos:
+            decoded = ImageLoader().decode(photo)
+            x = backbone.prepare(decoded).windows[0]["x"]
+            levels = (x - processor(decoded, return_tensors="pt")["pixel_values"][0]).abs() * 0.5 * 255
+            assert levels.max() < 2.01
+            assert levels.mean() < 0.05
+
+
 def test_pretrained_beats_random(shared_data: Path) -> None:
     [spec] = tl_image.tl_resolve_backbone(
         name=str(shared_data / "weights/mobilenet_v1_050_160_imagenet"), modality="image"
@@ -91,10 +106,12 @@ def test_pretrained_beats_random(shared_data: Path) -> None:
     for seed in (None, 0):
         backbone = spec.build(seed)
         x, y = (embed(backbone, paths[split]).double() for split in ("train", "test"))
-        mean, std = x.mean(dim=0), x.std(dim=0) + 1e-9
+        mean, std = x.mean(dim=0), x.std(dim=0)
+        std[std == 0] = 1  # no epsilon: this network's random twin has features of some 1e-31
         x, y = (x - mean) / std, (y - mean) / std
-        kernel = x @ x.T + 100 * torch.eye(len(x), dtype=torch.float64)  # ridge regression on +-1
+        # ridge regression on +-1, its strength the number of features: fixed, not chosen on these photos
+        kernel = x @ x.T + x.shape[1] * torch.eye(len(x), dtype=torch.float64)
         predicted = y @ (x.T @ torch.linalg.solve(kernel, labels["train"].double()))
         accuracy[seed] = (predicted.sign() == labels["test"]).double().mean().item()
-    assert accuracy[None] > 0.85
-    assert accuracy[None] > accuracy[0] + 0.1
+    assert accuracy[None] > 0.8
+    assert accuracy[None] > accuracy[0] + 0.15

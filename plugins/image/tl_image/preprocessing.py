@@ -40,6 +40,7 @@ class Preprocessing:
     interpolation: Interpolation
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    offset: Literal["round", "floor"] = "round"
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -61,7 +62,7 @@ class Preprocessing:
         resized = Image.fromarray(image).resize((width, height), Image.Resampling[self.interpolation.upper()])
         ground = tuple(round(255 * m) for m in self.mean) if self.resize == "fit" else (0, 0, 0)
         canvas = Image.new("RGB", (self.size[1], self.size[0]), ground)
-        canvas.paste(resized, (_offset(width, self.size[1]), _offset(height, self.size[0])))
+        canvas.paste(resized, (self._start(width, self.size[1]), self._start(height, self.size[0])))
         pixels = torch.from_numpy(np.array(canvas)).permute(2, 0, 1)  # [H, W, 3] -> [3, H, W]
         mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
         x: Tensor = pixels.contiguous().float().div_(255).sub_(mean).div_(std)
@@ -80,10 +81,11 @@ class Preprocessing:
         ratio = min(ratios) if self.resize == "cover" else max(ratios)
         return max(1, round(height / ratio)), max(1, round(width / ratio))
 
-
-def _offset(resized: int, wanted: int) -> int:
-    """Where the resized image begins on the canvas: before it (cropped) or inside (padded)."""
-    return (wanted - resized) // 2 if resized <= wanted else -round((resized - wanted) / 2)
+    def _start(self, resized: int, wanted: int) -> int:
+        """Where the resized image begins on the canvas: before it (cropped) or inside (padded)."""
+        if resized <= wanted:
+            return (wanted - resized) // 2
+        return -((resized - wanted) // 2) if self.offset == "floor" else -round((resized - wanted) / 2)
 
 
 def _within_aspect(image: np.ndarray) -> np.ndarray:
@@ -154,6 +156,7 @@ def from_image_processor(values: Mapping[str, Any], where: str) -> Preprocessing
         interpolation=_interpolation(_INTERPOLATIONS[resample] if resample in range(6) else str(resample), where),
         mean=_three(m / gain for m in mean),
         std=_three(s / gain for s in std),
+        offset="floor",
     )
 
 

@@ -1,0 +1,141 @@
+"""`tl init`, and the reference project that has the same shape."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tl_flows import versioning
+from tl_flows.code_version import PLUGINS
+from tl_flows.scaffold import init_project, params_text
+
+from tl_core.config import RunConfig, describe, load_config
+from tl_core.errors import UserError
+from tl_core.registry import GROUP
+from tl_core.workspace import STEPS
+
+ROOT = Path(__file__).parents[2]
+
+
+def stages_of(text: str) -> dict[str, Any]:
+    stages: dict[str, Any] = yaml.safe_load(text)["stages"]
+    return stages
+
+
+@pytest.fixture
+def repository(tmp_path: Path, git: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = tmp_path / "mine"
+    (root / "my photos" / "cat").mkdir(parents=True)
+    (root / "my photos" / "cat" / "1.txt").write_text("x")
+    git(root, "init", "-q")
+    monkeypatch.chdir(root)
+    return root
+
+
+def test_a_project_around_the_data(repository: Path) -> None:
+    told = list(init_project(repository, Path("my photos"), git=True))
+    assert told == [
+        "made a DVC project (.dvc/)",
+        "wrote params.yaml",
+        "wrote dvc.yaml",
+        "added 9 lines to .gitignore",
+        "wrote tl-code.json",
+        "tracked my photos with DVC (my photos.dvc)",
+        "next: tl run",
+    ]
+    assert load_config(repository / "params.yaml").data.path == "my photos"
+    assert set(versioning.stale_stages(repository, STEPS)) == set(STEPS)
+    assert versioning.tracked(repository, repository / "my photos") == versioning.Tracked("my photos.dvc", "recorded")
+    config = (repository / ".dvc" / "config").read_text().lower()
+    assert "analytics = false" in config
+    assert "autostage = true" in config
+
+
+def test_nothing_is_overwritten(repository: Path) -> None:
+    for name in ("params.yaml", "dvc.yaml"):
+        (repository / name).write_text("seed: 1\n" if name == "params.yaml" else "stages: {}\n")
+    (repository / ".gitignore").write_text("mine\n.tl/\n")
+    told = list(init_project(repository, Path("my photos"), git=True))
+    assert "kept params.yaml, which is here already" in told
+    assert "kept dvc.yaml, which is here already" in told
+    assert (repository / "params.yaml").read_text() == "seed: 1\n"
+    assert (repository / ".gitignore").read_text().startswith("mine\n.tl/\n.prefect/\n")
+    assert "kept how my photos is tracked" in list(init_project(repository, Path("my photos"), git=True))
+
+
+def test_data_elsewhere_are_watched_but_not_versioned(repository: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    told = list(init_project(repository, tmp_path / "other", git=True))
+    assert told[-2] == f"{tmp_path / 'other'} lies outside the project: watched, but not versioned"
+
+
+def test_without_git_the_user_chooses(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="run `git init` first, or `tl init --no-git`"):
+        list(init_project(tmp_path, None, git=True))
+    told = list(init_project(tmp_path, None, git=False))
+    assert told[0] == "made a DVC project (.dvc/)"
+    assert "dvc add data" in told[-1]
+
+
+def test_data_that_are_not_there(repository: Path) -> None:
+    with pytest.raises(UserError, match="no such data: nowhere"):
+        list(init_project(repository, Path("nowhere"), git=True))
+
+
+def test_params_hold_every_key_with_its_default(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(params_text("data"))
+    assert load_config(path) == RunConfig()
+    values = yaml.safe_load(path.read_text())
+    keys = {f"{k}.{s}" for k, v in values.items() if isinstance(v, dict) for s in v} | {
+        k for k, v in values.items() if not isinstance(v, dict)
+    }
+    assert keys == {name for name, *_ in describe()}
+
+
+def test_the_reference_projects_stages_are_the_ones_that_init_writes() -> None:
+    code = {"tl_core", "plugins/text/tl_text", "flows/tl_flows", "tl-code.json", "data", "@DATA@"}
+    template = (resources.files("tl_flows") / "templates" / "pipeline.yaml").read_text(encoding="utf-8")
+    written, reference = stages_of(template.replace("@DATA@", '"@DATA@"')), stages_of((ROOT / "dvc.yaml").read_text())
+    assert list(reference) == list(written) == list(STEPS)
+    for step in STEPS:
+        assert set(written[step]["deps"]) - code == set(reference[step]["deps"]) - code
+        assert {k: v for k, v in written[step].items() if k != "deps"} == {
+            k: v for k, v in reference[step].items() if k != "deps"
+        }
+        assert all((ROOT / dep).exists() for dep in reference[step]["deps"] if dep in code - {"data"})
+
+
+def test_every_parameter_that_a_stage_names_exists() -> None:
+    sections = set(RunConfig.model_fields) | {name for name, *_ in describe()}
+    for stage in stages_of((ROOT / "dvc.yaml").read_text()).values():
+        assert set(stage["params"]) <= sections
+    load_config(ROOT / "params.yaml")
+
+
+def test_stages_find_tl_in_the_projects_own_environment() -> None:
+    for name, stage in stages_of((ROOT / "dvc.yaml").read_text()).items():
+        assert stage["cmd"] == f'PATH="$PATH:.venv/bin" tl {name}'
+
+
+def test_the_deployment_names_a_flow_that_is_there() -> None:
+    (deployment,) = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    path, _, function = deployment["entrypoint"].partition(":")
+    assert re.search(rf"@flow\(.*\)\ndef {function}\(", (ROOT / path).read_text())
+    assert not any(schedule["active"] for schedule in deployment["schedules"])
+
+
+def test_the_code_record_asks_for_the_registrys_plugins() -> None:
+    assert PLUGINS == GROUP
+
+
+def test_the_application_can_be_called_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "tl_flows", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("tl, version ")

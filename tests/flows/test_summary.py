@@ -1,0 +1,81 @@
+"""What people read: one line a step, one table a run."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tl_flows import summary
+from tl_flows.engine import StepResult
+from tl_flows.runs import Run
+
+METRICS = {
+    "accuracy": 0.9, "accuracy_low": 0.85, "accuracy_high": 0.94, "macro_f1": 0.8, "macro_f1_low": 0.7,
+    "macro_f1_high": 0.88, "floor_majority": 0.5, "floor_random_init": 0.61, "n_test": 1200,
+}  # fmt: skip
+OUTPUTS: dict[str, dict[str, Any]] = {
+    "version": {
+        "rows": 1500, "modality": "image", "classes": ["a", "b"], "splits": {"train": 1000, "val": 200, "test": 300},
+        "quarantined": 2, "files": "1,500 files, 3.0 MB; unchanged since the last version",
+        "changes": {"added": 3, "removed": 0, "modified": 1, "relabelled": 0, "unchanged": 1496}, "seconds": 1.25,
+    },
+    "select": {
+        "chosen": "resnet18", "why": "first in the ranking", "computed": 800, "reused": 200, "seconds": 20.0,
+        "candidates": [{"name": "resnet18", "status": "ranked"},
+                       {"name": "vit", "status": "dropped", "reason": "no network"}],
+    },
+    "extract": {
+        "computed": 500, "reused": 1000, "truncated": 7, "seconds": 30.0,
+        "backbone": {"computed": 500, "reused": 1000}, "random": {"computed": 1500, "reused": 0},
+    },
+    "tune": {"strategy": "probe", "strength": 3.0, "watch": "accuracy", "validation": 0.91234, "seconds": 2.0},
+    "evaluate": {"verdict": "Accuracy 0.900 on 1,200 test rows.", "seconds": 4.0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("step", "line"),
+    [
+        (
+            "version",
+            "1,500 image samples in 2 classes; 1,000 train, 200 val, 300 test; 2 quarantined; files: 1,500 files, "
+            "3.0 MB; unchanged since the last version; rows since the last version: 3 added, 1 modified  [1.2 s]",
+        ),
+        ("select", "resnet18, first in the ranking of 2; vit dropped out: no network  [20.0 s]"),
+        ("extract", "2,000 features computed, 1,000 reused; 7 samples truncated  [30.0 s]"),
+        ("tune", "probe, strength 3.0, validation accuracy 0.9123  [2.0 s]"),
+        ("evaluate", "Accuracy 0.900 on 1,200 test rows.  [4.0 s]"),
+    ],
+)
+def test_a_step_is_one_line(step: str, line: str) -> None:
+    assert summary.describe(step, OUTPUTS[step]) == line
+
+
+def test_a_step_that_was_restored_says_so() -> None:
+    assert summary.describe("tune", {}) == "restored from an earlier run"
+
+
+def table_text(steps: dict[str, StepResult]) -> str:
+    from rich.console import Console
+
+    stream = io.StringIO()
+    Console(width=100, file=stream, color_system=None).print(summary.table(Run(steps, METRICS, Path("r"), Path("m"))))
+    return " ".join(stream.getvalue().split())
+
+
+def test_the_table_has_metrics_floors_features_and_seconds() -> None:
+    text = table_text({step: StepResult(step, False, OUTPUTS[step]) for step in OUTPUTS})
+    assert text == (
+        "accuracy 0.9000 (0.8500 to 0.9400) macro f1 0.8000 (0.7000 to 0.8800) floor: majority class 0.5000 "
+        "floor: random weights 0.6100 test samples 1,200 features 2,800 features computed, 1,200 reused "
+        "version 1.2 s select 20.0 s extract 30.0 s tune 2.0 s evaluate 4.0 s"
+    )
+
+
+def test_where_nothing_ran_every_feature_was_reused() -> None:
+    text = table_text({step: StepResult(step, True, OUTPUTS[step]) for step in OUTPUTS})
+    assert "features every feature reused (4,000) version up to date" in text
+    nothing_told = table_text({step: StepResult(step, True) for step in OUTPUTS})
+    assert "features every feature reused version up to date" in nothing_told
