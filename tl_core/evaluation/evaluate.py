@@ -13,7 +13,6 @@ from tl_core.evaluation.bootstrap import (
     percentile_interval,
     resample_weights,
     units_of,
-    wilson,
 )
 from tl_core.evaluation.metrics import Column, Measure, Multiclass, Multilabel, Numbers, Regression, measure, watch_name
 from tl_core.evaluation.result import ClassRow, Evaluation, Floor, metric_title
