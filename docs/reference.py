@@ -13,10 +13,10 @@ DOCS = Path(__file__).resolve().parent
 
 def cli_page() -> str:
     """The help of `tl` and of every command, as Markdown."""
-    from tl_flows.cli import main
+    from tl_flows.cli import tl
 
     lines = ["# The `tl` command", "", "Written by `make docs` from the commands themselves.", ""]
-    lines += _help("tl", main, None)
+    lines += _help("tl", tl, None)
     return "\n".join(lines)
 
 
