@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 import tomllib
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from tl_core.errors import UserError
 LOCAL_SERVER = "http://127.0.0.1:4200/api"
 LOGGER = "tl"
 
-_QUIET = {
+QUIET = {
     "DO_NOT_TRACK": "1",
     "DVC_NO_ANALYTICS": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -45,14 +45,9 @@ class Server:
         return self.url is None
 
 
-def configure(home: Path, server: Server) -> None:
-    """Set Prefect's environment before its first import; what the user has set stays.
-
-    A process that has imported Prefect already has its settings from its owner: they are left alone.
-    """
-    if "prefect" in sys.modules:
-        return
-    for name, value in {**_QUIET, "PREFECT_HOME": str(home), **server.settings}.items():
+def configure(home: Path, settings: Mapping[str, str]) -> None:
+    """Set Prefect's environment, which has to happen before its first import; what the user has set stays."""
+    for name, value in {**QUIET, "PREFECT_HOME": str(home), **settings}.items():
         os.environ.setdefault(name, value)
 
 

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import shutil
+import sys
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from tl_core.workspace import STEPS, Workspace, write_text
 from tl_flows import prefect_env
 from tl_flows.engine import StepResult, open_project
 from tl_flows.project import cache_folder, main_worktree, outside_workspace, sole_run
+from tl_flows.temporary_server import TemporaryServer
 
 if TYPE_CHECKING:
     from tl_core.bundle import ModelBundle
@@ -98,8 +100,7 @@ def run_outside(config: RunConfig, out: Path) -> Run:
     with sole_run(out):
         workspace = outside_workspace(out, config)
         server = prefect_env.find_server()
-        prefect_env.configure(cache_folder() / "prefect", server)
-        steps = _flow(workspace.root, config.model_dump(mode="json"))
+        steps = _flow(workspace.root, config.model_dump(mode="json"), server, cache_folder() / "prefect")
         publish(workspace)
         return _finished(steps, workspace, workspace.root / "report.html", workspace.root / "model")
 
@@ -115,8 +116,7 @@ def run_project(root: Path, edits: Mapping[str, Any]) -> Run:
         log.info("every stage is up to date; no Prefect server runs, so this is not recorded as a flow run")
         steps: Mapping[str, StepResult] = {step: engine.result(step, fresh=True) for step in STEPS}
     else:
-        prefect_env.configure(main_worktree(root) / ".prefect", server)
-        steps = _flow(root, None)
+        steps = _flow(root, None, server, main_worktree(root) / ".prefect")
     workspace = engine.workspace
     return _finished(steps, workspace, workspace.state / "report.html", workspace.model)
 
@@ -149,12 +149,22 @@ def render_timed(workspace: Workspace, target: Path) -> Path:
     return target
 
 
-def _flow(folder: Path, config: dict[str, Any] | None) -> Mapping[str, StepResult]:
+def _flow(
+    folder: Path, config: dict[str, Any] | None, server: prefect_env.Server, home: Path
+) -> Mapping[str, StepResult]:
+    """Call the flow with its server up; whatever takes seconds to load does so while the server starts."""
+    started = None
+    if "prefect" not in sys.modules:  # else its settings are the caller's, who imported it
+        prefect_env.configure(home, server.settings)
+        if server.temporary:
+            started = TemporaryServer(home)
+            os.environ["PREFECT_API_URL"] = started.url
     from tl_flows.flow import pipeline
 
     if config is not None:
-        # torch and the plugins load while the server starts
         threading.Thread(target=_import_ahead, name="import-ahead").start()
+    if started is not None:
+        started.wait()
     steps: Mapping[str, StepResult] = pipeline(str(folder), config)
     return steps
 

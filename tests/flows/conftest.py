@@ -87,7 +87,7 @@ def dvc_project(tmp_path: Path, git: Git) -> Path:
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a temporary Prefect server for the whole session."""
-    quiet = {**prefect_env._QUIET, "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect"))}
+    quiet = {**prefect_env.QUIET, "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect"))}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in quiet.items():
             patch.setenv(name, value)

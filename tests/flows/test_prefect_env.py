@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -79,15 +78,8 @@ def test_then_a_local_server_and_at_last_a_temporary_one(server: str, monkeypatc
 
 def test_settings_that_the_user_made_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", {"PREFECT_LOGGING_LEVEL": "DEBUG"})
-    monkeypatch.setattr(sys, "modules", {k: v for k, v in sys.modules.items() if k != "prefect"})
-    prefect_env.configure(tmp_path, prefect_env.Server(None, {}))
+    prefect_env.configure(tmp_path, {"PREFECT_API_URL": "here"})
     assert os.environ["PREFECT_LOGGING_LEVEL"] == "DEBUG"
     assert os.environ["PREFECT_HOME"] == str(tmp_path)
+    assert os.environ["PREFECT_API_URL"] == "here"
     assert os.environ["DO_NOT_TRACK"] == "1"
-
-
-def test_a_process_that_has_prefect_already_keeps_its_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "environ", {})
-    monkeypatch.setitem(sys.modules, "prefect", sys)
-    prefect_env.configure(tmp_path, prefect_env.Server(None, {}))
-    assert not os.environ

@@ -59,7 +59,7 @@ def make_outputs(workspace: Workspace, accuracy: float) -> None:
 def _no_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
     """The flow replaced by what it leaves behind, so that a test takes no server."""
 
-    def flow(folder: Path, config: dict[str, Any]) -> dict[str, StepResult]:
+    def flow(folder: Path, config: dict[str, Any], *_: Any) -> dict[str, StepResult]:
         make_outputs(runs.outside_workspace(folder, RunConfig()), config["seed"] / 10)
         return {step: StepResult(step, False, {"seconds": 1.0}) for step in STEPS}
 
@@ -70,7 +70,6 @@ def _no_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "_flow", flow)
     monkeypatch.setattr(runs, "render_timed", render)
     monkeypatch.setattr(prefect_env, "find_server", lambda: prefect_env.Server(None, {}))
-    monkeypatch.setattr(prefect_env, "configure", lambda *_: None)
 
 
 @pytest.mark.usefixtures("_no_prefect")

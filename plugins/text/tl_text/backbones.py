@@ -119,7 +119,6 @@ def build(spec: BackboneSpec, random_seed: int | None) -> Backbone:
         architecture=recipe.architecture,
         revision=revision,
     )
-    pad = recipe.config.get("pad_token_id")
     return TextBackbone(
         [*chain(encoder), ("pool", pool)],
         feature_dim,
@@ -127,7 +126,7 @@ def build(spec: BackboneSpec, random_seed: int | None) -> Backbone:
         tokenizer=tokenizer,
         max_length=recipe.max_length,
         prompt=recipe.prompt,
-        pad=encoder.config.pad_token_id or 0 if pad is None else int(pad),
+        pad=int(encoder.config.pad_token_id or 0),
     )
 
 
@@ -167,7 +166,7 @@ def _empty_encoder(recipe: Recipe, spec: BackboneSpec) -> Any:
     import transformers
     from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
 
-    values = {k: v for k, v in recipe.config.items() if k != "auto_map"}
+    values = {k: v for k, v in recipe.config.items() if k not in ("auto_map", "dtype", "torch_dtype")}
     model_type = str(values.get("model_type"))
     if model_type not in transformers.CONFIG_MAPPING:
         raise UserError(

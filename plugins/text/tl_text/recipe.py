@@ -192,7 +192,8 @@ def _max_length(folder: Path, config: Mapping[str, Any], sentence: Mapping[str, 
     bound = next((int(n) for n in declared if n and n < _UNBOUNDED), None)
     positions = config.get("max_position_embeddings") or config.get("n_positions") or 0
     if config.get("model_type") in _OFFSET_POSITIONS:
-        positions -= int(config.get("pad_token_id") or 1) + 1  # their positions count from pad_token_id + 1
+        pad = config.get("pad_token_id")
+        positions -= (1 if pad is None else int(pad)) + 1  # their positions count from pad_token_id + 1
     limits = [n for n in (bound, positions) if n and n > 0]
     return min(limits, default=DEFAULT_MAX_LENGTH)
 
