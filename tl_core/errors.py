@@ -22,8 +22,15 @@ class FormatError(UserError):
 
 
 def did_you_mean(name: str, allowed: Iterable[str], limit: int = 3) -> str:
-    """`"; did you mean a, b?"` for the nearest allowed names, or an empty string."""
-    names = sorted(set(allowed))
-    near = [n for n in names if name and n.startswith(name)]
-    near += [n for n in difflib.get_close_matches(name, names, n=limit, cutoff=0.6) if n not in near]
-    return f"; did you mean {', '.join(near[:limit])}?" if near else ""
+    """`"; did you mean a, b?"` for the nearest allowed names, or an empty string.
+
+    A part of a name counts too: the model in `owner/model`, the architecture in `architecture.weights`.
+    """
+    parts: dict[str, str] = {}
+    for full in sorted(set(allowed)):
+        for part in (full, full.rpartition("/")[2], full.partition(".")[0]):
+            parts.setdefault(part, full)
+    near = [part for part in parts if name and part.startswith(name)]
+    near += difflib.get_close_matches(name, parts, n=2 * limit, cutoff=0.6)
+    names = list(dict.fromkeys(parts[part] for part in near))[:limit]
+    return f"; did you mean {', '.join(names)}?" if names else ""

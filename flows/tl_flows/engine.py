@@ -19,7 +19,7 @@ from tl_flows.code_version import write_code_version
 from tl_flows.params import edit_params
 from tl_flows.prefect_env import LOGGER
 from tl_flows.project import PARAMS, outside_workspace, project_workspace, require_project
-from tl_flows.stage_process import FAULT, StageError, run_dvc
+from tl_flows.stage_process import StageError, run_dvc
 from tl_flows.summary import describe
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Stages(Engine):
             stage_log.info("%s is stale: %s", step, "; ".join(reasons[step]))
             # what another run told must not be taken for this one where DVC finds the outputs in its run cache
             self.workspace.run_file(step).unlink(missing_ok=True)
-            run_dvc(self.root, ["repro", "--single-item", step], self._hear, self.deadline_s)
+            run_dvc(self.root, ["repro", "--single-item", step], stage_log.info, self.deadline_s)
         return self.result(step, fresh=not reasons)
 
     def result(self, step: str, *, fresh: bool) -> StepResult:
@@ -123,22 +123,16 @@ class Stages(Engine):
         if found is None or found.state == "recorded":
             return
         if found.state == "modified":
-            run_dvc(self.root, ["commit", "--force", found.file], self._hear, self.deadline_s)
+            run_dvc(self.root, ["commit", "--force", found.file], stage_log.info, self.deadline_s)
             return
         log.info("the data are missing: fetching them (dvc pull %s)", found.file)
         try:
-            run_dvc(self.root, ["pull", found.file], self._hear, self.deadline_s)
+            run_dvc(self.root, ["pull", found.file], stage_log.info, self.deadline_s)
         except StageError as error:
             raise UserError(
                 f"the data of {found.file} are missing and can't be fetched: {error}; "
                 f"put them back, or name their remote: dvc remote add -d NAME URL"
             ) from error
-
-    def _hear(self, line: str) -> None:
-        if line.startswith(FAULT):
-            log.warning(line.removeprefix(FAULT))
-        else:
-            stage_log.info(line)
 
 
 def open_engine(folder: Path, config: Mapping[str, Any] | None, step_hours: float) -> Engine:

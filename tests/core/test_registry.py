@@ -135,3 +135,8 @@ def test_a_failing_watcher_is_told_and_no_more() -> None:
     )
     assert registry.finished("tune", {"n": 3}) == ["plugin tl_fails failed in tl_step_finished: mail server is down"]
     assert seen == ["tune 3"]
+
+
+def test_a_part_of_a_name_is_near_enough() -> None:
+    with pytest.raises(UserError, match=r"did you mean resnet50\.a1_in1k, resnet18\.a1_in1k\?"):
+        one("resnet18.a1_in1k", "resnet50.a1_in1k").backbone("resnet5O", "sound")

@@ -60,7 +60,6 @@ def test_a_step_in_process_tells_the_watchers_and_the_log(
 ) -> None:
     outputs = {"chosen": "tiny", "why": "the only candidate", "seconds": 2.0, "notes": ["guessed"]}
     monkeypatch.setattr(tl_core.steps, "select", lambda config, registry, workspace: outputs)
-    monkeypatch.setattr(logging.getLogger("tl"), "propagate", True)
     watcher = Watcher(fails=True)
     engine = InProcess(workspace(tmp_path), RunConfig(), watcher.registry)
     with caplog.at_level(logging.INFO, "tl"):

@@ -29,6 +29,10 @@ _MODELS = (
 )
 
 
+# a light and a stronger one that a CPU still carries: what competes when the user names none
+_DEFAULTS = ("mobilenetv3_large_100.ra_in1k", "vit_small_patch16_224.augreg_in21k_ft_in1k")
+
+
 def catalogue() -> list[BackboneSpec]:
     """The models, from small to large. Parameters, widths, sizes and licences are timm's own metadata."""
     return [
@@ -44,6 +48,7 @@ def catalogue() -> list[BackboneSpec]:
             pretrained_on=pretrained_on,
             input=f"RGB {side}x{side}",
             options={"architecture": f"timm/{name}"},
+            default=name in _DEFAULTS,
         )
         for name, params, feature_dim, side, pretrained_on in _MODELS
     ]
