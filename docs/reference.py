@@ -22,8 +22,9 @@ def cli_page() -> str:
 
 def _help(name: str, command: click.Command, parent: click.Context | None) -> list[str]:
     context = click.Context(
-        command, info_name=name.split()[-1], parent=parent, terminal_width=100, max_content_width=100
-    )
+        command, info_name=name.split()[-1], parent=parent, terminal_width=100, max_content_width=100,
+        **command.context_settings,
+    )  # fmt: skip
     lines = [f"## `{name}`", "", "```text", command.get_help(context), "```", ""]
     if isinstance(command, click.Group):
         for child in command.list_commands(context):

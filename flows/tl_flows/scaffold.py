@@ -20,7 +20,7 @@ from tl_flows.project import PARAMS, PIPELINE
 from tl_flows.stage_process import run_dvc
 
 IGNORED = (
-    ".tl/", ".prefect/", ".venv/", "__pycache__/", "tl-run/",
+    ".tl/", ".prefect/", ".venv/", "__pycache__/", "tl-run/", "/dvc_plots/",
     # of the outputs git keeps only the metrics, which `dvc metrics diff` compares between commits
     "/artifacts/*", "!/artifacts/evaluate/", "/artifacts/evaluate/*", "!/artifacts/evaluate/metrics.json",
 )  # fmt: skip

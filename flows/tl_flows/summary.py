@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from tl_flows.runs import Run
 
+SPLITS = ("train", "val", "test")  # tl_core.types.SPLITS, whose import would cost the seconds that torch takes
 RESTORED = "restored from an earlier run"
 Outputs = Mapping[str, Any]
 
@@ -29,7 +30,7 @@ def _version(outputs: Outputs) -> str:
     if outputs.get("classes"):
         parts[0] += f" in {len(outputs['classes'])} classes"
     if splits := outputs.get("splits"):
-        parts.append(", ".join(f"{rows:,} {split}" for split, rows in splits.items()))
+        parts.append(", ".join(f"{splits[split]:,} {split}" for split in SPLITS if split in splits))
     if outputs.get("quarantined"):
         parts.append(f"{outputs['quarantined']:,} quarantined")
     if files := outputs.get("files"):

@@ -5,9 +5,10 @@ The only module that imports DVC. Every function opens the repository for itself
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -41,7 +42,7 @@ class FileChanges:
 
     def describe(self) -> str:
         """One sentence for people: counts, sizes and some names."""
-        total = f"{self.files:,} files, {_size(self.bytes)}"
+        total = f"{self.files:,} file{'' if self.files == 1 else 's'}, {_size(self.bytes)}"
         if not self.known:
             return f"{total}; no earlier version to compare with"
         kinds = {"added": self.added, "removed": self.removed, "modified": self.modified}
@@ -124,7 +125,8 @@ def initialise(root: Path, *, git: bool) -> None:
     from dvc.repo import Repo
 
     try:
-        repo = Repo.init(str(root), no_scm=not git, subdir=git and not (root / ".git").exists())
+        with contextlib.redirect_stdout(io.StringIO()):  # DVC's own welcome
+            repo = Repo.init(str(root), no_scm=not git, subdir=git and not (root / ".git").exists())
     except DvcException as error:
         raise UserError(f"DVC can't make a project of {root}: {error}") from error
     try:
@@ -135,7 +137,7 @@ def initialise(root: Path, *, git: bool) -> None:
         repo.close()
 
 
-@contextmanager
+@contextlib.contextmanager
 def _repo(root: Path) -> Iterator[Any]:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo

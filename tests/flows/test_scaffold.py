@@ -45,7 +45,7 @@ def test_a_project_around_the_data(repository: Path) -> None:
         "made a DVC project (.dvc/)",
         "wrote params.yaml",
         "wrote dvc.yaml",
-        "added 9 lines to .gitignore",
+        "added 10 lines to .gitignore",
         "wrote tl-code.json",
         "tracked my photos with DVC (my photos.dvc)",
         "next: tl run",

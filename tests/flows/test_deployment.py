@@ -1,0 +1,72 @@
+"""prefect.yaml on a real server. Some versions of the server's libraries never create scheduled runs, in silence."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tl_flows import prefect_env
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A Prefect server with its scheduler, as `prefect server start` runs it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    for name, value in {**prefect_env.QUIET, "PREFECT_HOME": str(tmp_path / "home")}.items():
+        monkeypatch.setenv(name, value)
+    command = [
+        sys.executable,
+        "-m",
+        "prefect",
+        "server",
+        "start",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--no-ui",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}/api"
+    try:
+        end = time.monotonic() + 90
+        while not prefect_env.answers(url, 1.0):
+            assert process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.mark.slow
+def test_the_deployment_is_accepted_and_its_schedule_creates_runs(server: str, tmp_path: Path) -> None:
+    text = (ROOT / "prefect.yaml").read_text()
+    assert "active: false" in text
+    (tmp_path / "prefect.yaml").write_text(text.replace("active: false", "active: true"))
+    (tmp_path / "flows").symlink_to(ROOT / "flows")
+    environment = {**os.environ, "PREFECT_API_URL": server}
+
+    def prefect(*arguments: str) -> str:
+        command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    prefect("work-pool", "create", "local", "--type", "process")
+    assert "'tl/retrain' successfully created" in " ".join(prefect("deploy", "--all").split())
+    end = time.monotonic() + 60
+    while "SCHEDU" not in (listed := prefect("flow-run", "ls", "--flow-name", "tl")):
+        assert time.monotonic() < end, listed
+        time.sleep(1)
