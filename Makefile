@@ -13,7 +13,7 @@ demo: $(STAMP)
 	$(BIN)/tl run
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -61,8 +61,15 @@ class ModelBundle:
         """
         facts = read_facts(folder)
         wanted = facts["backbone"]
-        spec = registry.backbone(backbone or wanted["request"], facts["modality"])
-        built = spec.build()
+        try:
+            built = registry.backbone(backbone or wanted["request"], facts["modality"]).build()
+        except UserError as error:
+            if backbone is not None:
+                raise
+            raise UserError(
+                f"{error}\nthe model in {folder} stands on {wanted['name']}; say where its weights are: "
+                "--backbone FOLDER"
+            ) from error
         if built.identity.weights != wanted["weights"]:
             raise UserError(
                 f"{folder} was trained on {wanted['name']} with weights {wanted['weights'][:12]}, but "
@@ -73,9 +80,8 @@ class ModelBundle:
             f"preprocessing '{key}' was {then!r} in training and is {now!r} here: results may differ"
             for key, then, now in _differences(wanted["preprocessing"], built.identity.preprocessing)
         ]
-        changed = folder / "backbone.safetensors"
-        if changed.is_file():
-            built.load_state_dict(_tensors(changed), strict=False)
+        if facts["trained_segments"]:
+            _load_trained(built, folder / "backbone.safetensors", facts["trained_segments"])
         targets = Targets(cast(Task, facts["task"]), tuple(facts["classes"]))
         head = registry.head(facts["modality"], targets.task, facts["head"]).build(built.feature_dim, targets)
         head.load_state_dict(_tensors(folder / "head.safetensors"))
@@ -107,7 +113,7 @@ class ModelBundle:
                 try:
                     prepared[i] = self.backbone.prepare(self.loader.decode(source))
                     continue
-                except DecodeError as error:
+                except (DecodeError, OSError) as error:
                     reason = str(error)
             errors[i] = reason
         rows: Iterator[np.ndarray] = iter(())
@@ -129,7 +135,7 @@ class ModelBundle:
         if self.targets.task == "multiclass":
             label = max(probabilities, key=lambda key: probabilities[key])
             return Prediction(name, label, probabilities[label], probabilities)
-        chosen = {label: p for label, p in probabilities.items() if p >= 0.5}
+        chosen = {label: p for label, p in probabilities.items() if p > 0.5}
         return Prediction(name, "|".join(chosen), min(chosen.values(), default=None), probabilities)
 
 
@@ -164,9 +170,10 @@ def save_bundle(
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / "head.safetensors", save(_contiguous(head.state_dict())))
     if trained:
-        prefixes = tuple(f"segments.{name}." for name in trained)
-        changed = {k: v for k, v in backbone.state_dict().items() if k.startswith(prefixes)}
+        changed = {k: v for k, v in backbone.state_dict().items() if k.startswith(_prefixes(trained))}
         write_bytes(folder / "backbone.safetensors", save(_contiguous(changed)))
+    else:  # what a fine-tuning has left here is no part of this model
+        (folder / "backbone.safetensors").unlink(missing_ok=True)
     write_json(folder / "bundle.json", facts)
     write_text(folder / "README.md", model_card(facts))
 
@@ -177,7 +184,8 @@ def backbone_facts(spec: BackboneSpec, request: str, backbone: Backbone) -> dict
         "name": spec.name,
         "request": request,
         "source": spec.source,
-        "location": spec.location,
+        # a folder as it was asked for: where the project lies is no fact of the model
+        "location": request if spec.source in ("folder", "file") else spec.location,
         "revision": backbone.identity.revision or spec.revision,
         "weights": backbone.identity.weights,
         "architecture": backbone.identity.architecture,
@@ -220,6 +228,22 @@ def model_card(facts: Mapping[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _load_trained(backbone: Backbone, path: Path, trained: Sequence[str]) -> None:
+    """Put the trained segments' weights into the backbone. Raises UserError where they are not just those."""
+    tensors = _tensors(path)
+    wanted = {k: v.shape for k, v in backbone.state_dict().items() if k.startswith(_prefixes(trained))}
+    if {k: v.shape for k, v in tensors.items()} != wanted:
+        raise UserError(
+            f"{path} does not hold the weights of the segments {', '.join(trained)} of the backbone at hand: it was "
+            "written by another version of the backbone's plugin; install that version, or train again"
+        )
+    backbone.load_state_dict(tensors, strict=False)
+
+
+def _prefixes(segments: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"segments.{name}." for name in segments)
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

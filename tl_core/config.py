@@ -90,7 +90,7 @@ class StoreConfig(Section):
 class RunConfig(Section):
     """Everything that a run may use; nothing reads the environment behind its back."""
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
     modality: str | None = Field(None, description="image, text, audio or a plugin's; guessed from the data where null")
     data: DataConfig = DataConfig()
     select: SelectConfig = SelectConfig()

@@ -7,7 +7,6 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
 from pathlib import Path
 
 CACHE_VERSION = 1
@@ -108,16 +107,6 @@ class FileDigests:
             known = {row[:4]: str(row[4]) for row in rows}
             for path, status in part:
                 yield known.get((os.fsencode(path), *_key(status)))
-
-
-def file_digests(paths: Sequence[Path], cache: Path | None = None) -> list[str]:
-    """md5 hex of each file, remembered in the folder `cache`. Raises OSError where one can't be read."""
-    with closing(FileDigests(cache)) as digests:
-        found = digests.of([(str(path.absolute()), path.stat()) for path in paths])
-    for digest in found:
-        if isinstance(digest, OSError):
-            raise digest
-    return [str(digest) for digest in found]
 
 
 def _key(status: os.stat_result) -> tuple[int, int, int]:

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -150,6 +150,18 @@ def features(
     return found.astype(np.float32)
 
 
+def decoded(sample: Sample, loader: Loader) -> Any:
+    """A sample in memory, provided that it still is what its digest says. Raises UserError where it has changed."""
+    try:
+        if isinstance(sample.source, Path):  # its features would be kept under the old digest for good
+            with sample.source.open("rb") as stream:
+                if hashlib.file_digest(stream, "md5").hexdigest() != sample.digest:
+                    raise DecodeError("other bytes")
+        return loader.decode(sample.source)
+    except (DecodeError, OSError) as error:
+        raise UserError(f"{sample.id} has changed since it was checked ({error}); run again") from error
+
+
 def embed(backbone: Backbone, windows: Sequence[Prepared], device: torch.device, precision: str) -> Tensor:
     """Embeddings of prepared samples, float32 [N, D] on the CPU, bit for bit as the store would give them.
 
@@ -287,15 +299,7 @@ def _result(sample: Sample, future: Future[Prepared]) -> tuple[tuple[Sample, boo
 
 
 def _prepare(sample: Sample, loader: Loader, backbone: Backbone) -> Prepared:
-    """Decode and prepare one sample, provided that it still is what its digest says."""
-    try:
-        if isinstance(sample.source, Path):  # its features would be kept under the old digest for good
-            with sample.source.open("rb") as stream:
-                if hashlib.file_digest(stream, "md5").hexdigest() != sample.digest:
-                    raise DecodeError("other bytes")
-        return backbone.prepare(loader.decode(sample.source))
-    except (DecodeError, OSError) as error:
-        raise UserError(f"{sample.id} has changed since it was checked ({error}); run again") from error
+    return backbone.prepare(decoded(sample, loader))
 
 
 class _Rows:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -14,8 +13,3 @@ def progress(total: int | None, label: str, unit: str = "it", shown: bool = True
     """A bar on standard error that shows rate and time left; nothing where standard error is no terminal."""
     disable = None if shown else True  # None: tqdm asks the terminal
     return tqdm(total=total, desc=label, unit=unit, disable=disable, leave=False, dynamic_ncols=True)
-
-
-def track(items: Iterable[T], label: str, unit: str = "it", total: int | None = None) -> Iterator[T]:
-    """Iterate under a progress bar."""
-    return iter(tqdm(items, desc=label, unit=unit, total=total, disable=None, leave=False, dynamic_ncols=True))

@@ -96,7 +96,8 @@ class Registry:
             raise UserError(f"no {modality} plugin can read the backbone folder {name}: its config.json names no "
                             f"architecture that an installed {modality} plugin knows")  # fmt: skip
         if "/" in name and name.startswith((".", "/", "~")):
-            raise UserError(f"no such backbone folder: {name}")
+            raise UserError(f"no such backbone folder: {name}; check the path, or take a name that `tl backbones "
+                            f"{modality}` lists")  # fmt: skip
         raise UserError(
             f"no {modality} backbone '{name}'{did_you_mean(name, [s.name for s in catalogue]) or ';'} "
             f"`tl backbones {modality}` lists all; a local folder with weights works too"

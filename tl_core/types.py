@@ -8,11 +8,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, final
 
 import numpy as np
-import torch
 from torch import Tensor, nn
+
+from tl_core.errors import DecodeError
 
 Task = Literal["multiclass", "multilabel", "regression"]
 SPLITS = ("train", "val", "test")
@@ -73,13 +74,21 @@ class Loader(ABC):
     inline: ClassVar[bool] = False  # True where a table column may hold the sample itself
     version: ClassVar[int] = 1
 
-    @abstractmethod
+    @final
     def check(self, source: Source) -> str | None:
-        """Why the source is unusable (`"empty file"`, `"truncated JPEG: ..."`), or None. Decodes it whole."""
+        """Why the source is unusable (`"empty file"`, `"truncated JPEG: ..."`), or None: decodes it whole."""
+        try:
+            self.decode(source)
+        except DecodeError as error:
+            return str(error)
+        return None
 
     @abstractmethod
     def decode(self, source: Source) -> Any:
-        """The sample in memory, in the modality's own form. Raises DecodeError with the reason."""
+        """The sample in memory, in the modality's own form. Raises DecodeError, in a few words, where it is unusable.
+
+        Called from several threads at once. Those words land in quarantine.csv.
+        """
 
     def augment(self, decoded: Any, rng: np.random.Generator) -> Any:
         """A random variant of a decoded sample that keeps its label; the sample itself where none is known."""
@@ -236,9 +245,3 @@ class HeadSpec:
     metrics: tuple[str, ...] = ()
     watch: str = ""
     higher_is_better: bool = True
-
-
-def seed_everything(seed: int) -> torch.Generator:
-    """Seed torch's global generator and return a generator of its own for samplers."""
-    torch.manual_seed(seed)
-    return torch.Generator().manual_seed(seed)

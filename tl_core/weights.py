@@ -37,7 +37,10 @@ def find_weights(folder: Path) -> list[Path]:
     """
     for index in (folder / "model.safetensors.index.json", folder / "pytorch_model.bin.index.json"):
         if index.is_file():
-            names = sorted(set(read_json(index)["weight_map"].values()))
+            table = read_json(index).get("weight_map")
+            if not isinstance(table, dict) or not table:
+                raise UserError(f"unreadable {index}: expected a weight_map; fetch the file again")
+            names = sorted({str(name) for name in table.values()})
             shards = [folder / name for name in names if Path(name).name == name]
             missing = [p.name for p in shards if not p.is_file()]
             if missing or len(shards) != len(names):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tl_core.bundle import ModelBundle
+from tl_core.bundle import ModelBundle, backbone_facts
 from tl_core.config import validate
 from tl_core.errors import FormatError, UserError
 from tl_core.registry import Registry
@@ -102,3 +103,24 @@ def changed(trained: Workspace, tmp_path: Path, change) -> Path:  # type: ignore
     change(facts)
     (copy / "bundle.json").write_text(json.dumps(facts))
     return copy
+
+
+def test_weights_that_have_gone_can_be_named(trained: Workspace, timeseries: Registry, tmp_path: Path) -> None:
+    copy = changed(trained, tmp_path, lambda facts: facts["backbone"].update(request="./gone"))
+    with pytest.raises(UserError, match="say where its weights are: --backbone FOLDER"):
+        ModelBundle.load(copy, timeseries)
+    assert ModelBundle.load(copy, timeseries, "gaussian-derivatives").notes == ()
+
+
+def test_weights_of_other_segments_are_refused(trained: Workspace, timeseries: Registry, tmp_path: Path) -> None:
+    copy = changed(trained, tmp_path, lambda facts: facts.update(trained_segments=["filters"]))
+    shutil.copy(copy / "head.safetensors", copy / "backbone.safetensors")
+    with pytest.raises(UserError, match="another version of the backbone's plugin"):
+        ModelBundle.load(copy, timeseries)
+
+
+def test_a_folder_is_recorded_as_it_was_asked_for(timeseries: Registry) -> None:
+    spec = timeseries.backbone("gaussian-derivatives", "timeseries")
+    folder = dataclasses.replace(spec, source="folder", location="/home/somebody/project/weights")
+    assert backbone_facts(folder, "./weights", spec.build())["location"] == "./weights"
+    assert backbone_facts(spec, spec.name, spec.build())["location"] == "tl_timeseries"

@@ -61,9 +61,6 @@ class BytesLoader(Loader):
     def __init__(self) -> None:
         self.decoded: list[str] = []
 
-    def check(self, source: Source) -> str | None:
-        return None
-
     def decode(self, source: Source) -> Any:
         assert isinstance(source, Path)
         data = source.read_bytes()

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tl_core.config import RunConfig, validate
+from tl_core.digests import file_digest
 from tl_core.errors import DecodeError, UserError
 from tl_core.heads import LinearHead, RegressionHead, linear_heads
 from tl_core.training import FinetuneFit, finetune, predict_rows
@@ -91,9 +92,6 @@ class Series(Loader):
         self.unreadable = unreadable
         self.drawn: dict[str, list[float]] = {}
 
-    def check(self, source: Source) -> str | None:
-        return None
-
     def decode(self, source: Source) -> np.ndarray:
         if str(source) == self.unreadable:
             raise DecodeError("empty file")
@@ -126,7 +124,8 @@ class Rows:
 
     def sample(self, row: int) -> Sample:
         assert self.split[row] != "test", "training read a test row"
-        return Sample(row, f"{row}.npy", "", self.folder / f"{row}.npy", None, self.split[row])
+        path = self.folder / f"{row}.npy"
+        return Sample(row, path.name, file_digest(path), path, None, self.split[row])
 
     def target_array(self, rows: np.ndarray) -> np.ndarray:
         return np.asarray(self.labels[rows])
@@ -226,6 +225,26 @@ def test_linear_head_is_standardised_by_the_training_embeddings(tmp_path: Path) 
     y = rows.labels[rows.rows("train")]
     assert float(head.centre) == pytest.approx(y.mean())
     assert float(head.spread) == pytest.approx(y.std())
+
+
+class Gain(nn.Module):
+    """A learned factor per column, nearly nothing for the first: trained encoders hold such."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.weight.data[0] = 1e-33
+
+    def forward(self, state: State) -> State:
+        return {"x": state["x"] * self.weight}
+
+
+def test_a_nearly_dead_column_does_not_drown_the_gradient(tmp_path: Path) -> None:
+    backbone = chain()
+    backbone.segments["gain"] = Gain(12)
+    fit = train(write(tmp_path), settings(epochs=1), backbone)
+    assert math.isfinite(fit.history[0]["loss"])
+    assert fit.trained == ("gain",)
 
 
 def test_best_epoch_is_restored_and_patience_ends_the_run(tmp_path: Path) -> None:

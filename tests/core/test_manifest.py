@@ -17,7 +17,7 @@ import pytest
 
 from tl_core.config import load_config
 from tl_core.digests import text_digest
-from tl_core.errors import FormatError, UserError
+from tl_core.errors import DecodeError, FormatError, UserError
 from tl_core.manifest import Manifest, compare, scan
 from tl_core.types import Loader, Source
 
@@ -31,16 +31,15 @@ class Pixels(Loader):
     def __init__(self) -> None:
         self.checked: list[str] = []
 
-    def check(self, source: Source) -> str | None:
+    def decode(self, source: Source) -> Any:
         assert isinstance(source, Path)
         self.checked.append(source.name)
         content = source.read_bytes()
         if content.startswith(b"boom"):
             raise RuntimeError("decoder\nexploded")
-        return None if content.startswith(b"ok") else "truncated"
-
-    def decode(self, source: Source) -> Any:
-        return source
+        if not content.startswith(b"ok"):
+            raise DecodeError("truncated")
+        return content
 
     def render(self, source: Source) -> str:
         return ""
@@ -56,8 +55,10 @@ class Words(Pixels):
     extensions = frozenset()
     inline = True
 
-    def check(self, source: Source) -> str | None:
-        return "no letters" if source == "123" else None
+    def decode(self, source: Source) -> Any:
+        if source == "123":
+            raise DecodeError("no letters")
+        return source
 
 
 LOADERS = [Pixels(), Waves(), Words()]

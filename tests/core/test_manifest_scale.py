@@ -22,7 +22,6 @@ from tl_core.types import Loader
 
 class Words(Loader):
     modality, extensions, inline = "words", frozenset(), True
-    def check(self, source): return None
     def decode(self, source): return source
     def render(self, source): return ""
 
@@ -55,9 +54,6 @@ def test_two_hundred_thousand_rows(tmp_path: Path) -> None:
 
 class Accepting(Loader):
     """Takes every file of its kinds."""
-
-    def check(self, source: Source) -> str | None:
-        return None
 
     def decode(self, source: Source) -> Any:
         return source

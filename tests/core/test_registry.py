@@ -16,9 +16,6 @@ class SoundLoader(Loader):
     modality = "sound"
     extensions = frozenset({".snd"})
 
-    def check(self, source: Source) -> str | None:
-        return None
-
     def decode(self, source: Source) -> Any:
         return source
 

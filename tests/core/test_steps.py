@@ -16,6 +16,7 @@ from tl_core.config import RunConfig, validate
 from tl_core.errors import UserError
 from tl_core.registry import Registry
 from tl_core.steps import evaluate, extract, select, tune, version
+from tl_core.steps.select import candidates
 from tl_core.workspace import Workspace
 
 
@@ -171,3 +172,99 @@ def test_an_unknown_backbone_has_near_names(timeseries: Registry, waves: Path, t
     version(config, timeseries, ws)
     with pytest.raises(UserError, match="did you mean gaussian-derivatives"):
         select(config, timeseries, ws)
+
+
+def table(folder: Path, header: list[str], rows: list[list[object]]) -> Path:
+    """A metadata.csv over series of different content."""
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    with (folder / "metadata.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["file", *header])
+        for i, row in enumerate(rows):
+            np.save(folder / f"{i}.npy", rng.normal(size=50))
+            writer.writerow([f"{i}.npy", *row])
+    return folder
+
+
+def split_of(i: int) -> str:
+    return "train" if i < 10 else "val" if i < 14 else "test"
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "message"),
+    [
+        (["label"], [["ab"[i % 2]] for i in range(6)], "2 usable samples are left for training, at least 4 are needed"),
+        (["labels"], [["x"] for _ in range(20)], "all training samples have the same label"),
+        (["label", "split"], [[1.5 if i < 10 else i / 7, split_of(i)] for i in range(20)], "have the same label"),
+        (["label"], [[f"{i}e39"] for i in range(1, 20)], "label '1e39' is no finite number"),
+    ],
+)
+def test_data_that_nothing_can_be_learnt_from(
+    header: list[str], rows: list[list[object]], message: str, timeseries: Registry, tmp_path: Path
+) -> None:
+    task = "regression" if "." in str(rows[0][0]) or "e" in str(rows[0][0]) else "auto"
+    data = table(tmp_path / "data", header, rows)
+    with pytest.raises(UserError, match=message):
+        version(settings(data, data={"task": task}), timeseries, workspace(tmp_path))
+
+
+def test_a_sample_of_a_nearly_constant_value_is_ranked(timeseries: Registry, tmp_path: Path) -> None:
+    data = table(tmp_path / "data", ["label"], [[7.5 if i % 40 == 39 else 0] for i in range(200)])
+    config, ws = settings(data, data={"task": "regression"}, select={"sample": 20}), workspace(tmp_path)
+    version(config, timeseries, ws)
+    select(config, timeseries, ws)
+    assert json.loads(ws.ranking.read_text())["candidates"][0]["status"] == "ranked"
+
+
+def test_a_class_unseen_in_validation_or_test_and_odd_names(timeseries: Registry, tmp_path: Path) -> None:
+    names = ["../a/b", "日本 ☃", 'c\\d,"<x>']
+    rows: list[list[object]] = [[names[i % 3 if i < 10 else i % 2], split_of(i)] for i in range(20)]
+    ws = workspace(tmp_path)
+    pipeline(settings(table(tmp_path / "data", ["label", "split"], rows)), timeseries, ws)
+    columns = pq.read_table(ws.step("evaluate") / "predictions.parquet").column_names
+    assert {f"p_{name}" for name in names} <= set(columns)
+
+
+def test_a_label_never_seen_in_training(timeseries: Registry, tmp_path: Path) -> None:
+    rows: list[list[object]] = [["x|y" if i % 2 else "y" if i < 10 else "z", split_of(i)] for i in range(20)]
+    ws = workspace(tmp_path)
+    done = pipeline(settings(table(tmp_path / "data", ["labels", "split"], rows)), timeseries, ws)
+    assert done["version"]["classes"] == ["x", "y", "z"]
+    facts = json.loads((ws.step("evaluate") / "report.json").read_text())["facts"]
+    assert facts["data"]["rows"] == {"train": 10, "val": 4, "test": 6}  # rows, not labels
+
+
+def test_finetuning_takes_no_sample_that_has_changed(timeseries: Registry, waves: Path, tmp_path: Path) -> None:
+    config, ws = settings(waves, tune={"strategy": "finetune", "epochs": 1}), workspace(tmp_path)
+    for step in (version, select, extract):
+        step(config, timeseries, ws)
+    for file in waves.rglob("*.npy"):
+        np.save(file, np.arange(50.0))
+    with pytest.raises(UserError, match=r"has changed since it was checked \(other bytes\); run again"):
+        tune(config, timeseries, ws)
+
+
+def test_a_probe_leaves_nothing_of_a_finetuning_before_it(timeseries: Registry, waves: Path, tmp_path: Path) -> None:
+    used, fresh = workspace(tmp_path, "used"), workspace(tmp_path, "fresh")
+    pipeline(settings(waves, tune={"strategy": "finetune", "epochs": 1}), timeseries, used)
+    assert (used.step("evaluate") / "plots" / "history.csv").is_file()
+    for ws in (used, fresh):
+        pipeline(settings(waves), timeseries, ws)
+    assert outputs(used) == outputs(fresh)
+
+
+def test_where_features_lie_changes_no_output(timeseries: Registry, waves: Path, tmp_path: Path) -> None:
+    first, second = workspace(tmp_path, "first"), workspace(tmp_path, "second")
+    pipeline(settings(waves), timeseries, first)
+    pipeline(settings(waves, store={"path": str(tmp_path / "store")}), timeseries, second)
+    assert outputs(first) == outputs(second)
+
+
+def test_a_catalogue_name_is_no_folder_of_that_name(timeseries: Registry, tmp_path: Path) -> None:
+    for folder in ("gaussian-derivatives", "weights"):
+        (tmp_path / folder).mkdir()
+    names = ["gaussian-derivatives", "weights", "./weights", "./gaussian-derivatives"]
+    config = validate({"select": {"backbones": names}})
+    found = candidates(config, timeseries, "timeseries", tmp_path)
+    assert found == ["gaussian-derivatives", "./weights", "./gaussian-derivatives"]

@@ -21,9 +21,6 @@ class Texts(Loader):
     extensions = frozenset({".txt"})
     inline = True
 
-    def check(self, source: Source) -> str | None:
-        return None
-
     def decode(self, source: Source) -> Any:
         return source
 

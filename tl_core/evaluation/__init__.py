@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tl_core.evaluation.bootstrap import Interval
 from tl_core.evaluation.evaluate import evaluate_predictions
-from tl_core.evaluation.floors import majority_floor, majority_predictions
+from tl_core.evaluation.floors import majority_predictions
 from tl_core.evaluation.predictions import predictions_table, worst_rows, write_predictions
 from tl_core.evaluation.result import ClassRow, Evaluation, Floor, metric_title
 from tl_core.evaluation.verdict import Verdict, floor_title, verdict
@@ -17,7 +17,6 @@ __all__ = [
     "Verdict",
     "evaluate_predictions",
     "floor_title",
-    "majority_floor",
     "majority_predictions",
     "metric_title",
     "predictions_table",

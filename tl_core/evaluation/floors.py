@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from tl_core.evaluation.bootstrap import units_of
-from tl_core.evaluation.metrics import Numbers, measure
+from tl_core.evaluation.metrics import Numbers
 from tl_core.types import Targets
 
 
@@ -24,13 +23,3 @@ def majority_predictions(targets: Targets, train_truth: npt.NDArray[np.generic],
     counts = np.bincount(truth.astype(np.int64), minlength=targets.outputs)
     answer = np.eye(1, targets.outputs, int(counts.argmax()))
     return np.broadcast_to(answer, (rows, targets.outputs))
-
-
-def majority_floor(
-    targets: Targets, train_truth: npt.NDArray[np.generic], test_truth: npt.NDArray[np.generic]
-) -> float:
-    """The watch metric of `majority_predictions` on the test rows (0 where it is undefined there)."""
-    rows = len(test_truth)
-    predictions = majority_predictions(targets, train_truth, rows)
-    value = measure(targets, predictions, test_truth, units_of(rows, None)).watch(np.ones(rows))
-    return round(float(np.nan_to_num(value)), 6)

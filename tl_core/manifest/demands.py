@@ -11,6 +11,7 @@ from tl_core.manifest.table import Manifest, list_bad
 from tl_core.types import SPLITS
 
 LISTED_CLASSES = 10
+TRAINING_ROWS = 4  # what a cross-validated probe needs
 
 
 def require_trainable(manifest: Manifest, given: Container[int], carving: str | None) -> None:
@@ -23,6 +24,7 @@ def require_trainable(manifest: Manifest, given: Container[int], carving: str | 
         raise UserError(f"no usable sample among {len(manifest)}; repair them or choose other data:\n{list_bad(bad)}")
     faults = _class_faults(manifest)
     faults += [carving] if carving else _split_faults(manifest, given, blamed=bool(faults))
+    faults = faults or _training_faults(manifest)
     if faults and bad:
         faults.append(f"{len(bad)} of {len(manifest)} samples are unusable:\n{list_bad(bad)}")
     if faults:
@@ -69,6 +71,17 @@ def _split_faults(manifest: Manifest, given: Container[int], blamed: bool) -> li
         elif not blamed:
             faults.append(f"too few distinct samples to take a {split} split out of train: some class needs at least 3")
     return faults
+
+
+def _training_faults(manifest: Manifest) -> list[str]:
+    """What is wrong with the training rows alone."""
+    rows = manifest.rows("train")
+    if len(rows) < TRAINING_ROWS:
+        return [f"{len(rows)} usable samples are left for training, at least {TRAINING_ROWS} are needed; add samples"]
+    targets = manifest.target_array(rows)
+    if not np.any(targets != targets[:1]):
+        return ["all training samples have the same label; add training samples with another one"]
+    return []
 
 
 def _names(names: Sequence[str]) -> str:

@@ -19,6 +19,7 @@ from tl_core.types import Targets, Task
 NO_LABEL = "no label"
 MANY_VALUES = 20  # numbers with more distinct values than this, most of them seen once or so, are measurements
 REGRESSION_BINS = 10
+LARGEST = float(np.finfo(np.float32).max)  # targets are float32
 
 
 @dataclass(frozen=True)
@@ -74,12 +75,12 @@ def split_label(label: str, task: Task, separator: str) -> list[str]:
 
 
 def parse_number(text: str) -> float | None:
-    """A finite number, or None."""
+    """A finite number that float32 can hold, or None."""
     try:
         value = float(text) if "_" not in text else math.nan
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
+    return value if abs(value) <= LARGEST else None
 
 
 def sort_classes(names: set[str]) -> tuple[str, ...]:

@@ -19,13 +19,15 @@ FORMAT_VERSION = 1
 class DataFacts:
     """The manifest in numbers.
 
-    counts: split -> class -> good rows; notes: what was guessed; quarantine: rows with id, split, reason, ...
+    counts: split -> class -> good rows; notes: what was guessed; quarantine: rows with id, split, reason, ...; rows:
+    good rows by split (a multi-label row counts in several classes or none), the counts' sums where not given.
     """
 
     version: str
     counts: Mapping[str, Mapping[str, int]]
     notes: Sequence[str] = ()
     quarantine: Sequence[Mapping[str, str]] = ()
+    rows: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

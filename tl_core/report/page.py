@@ -86,7 +86,7 @@ def _within(examples: Any, limit: int) -> list[Example]:
 def _splits(facts: ReportFacts) -> list[tuple[str, int, int]]:
     """Each split with its rows and its classes that have any."""
     return [
-        (split, sum(counts.values()), sum(1 for n in counts.values() if n))
+        (split, facts.data.rows.get(split, sum(counts.values())), sum(1 for n in counts.values() if n))
         for split, counts in facts.data.counts.items()
     ]
 

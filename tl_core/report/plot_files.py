@@ -13,6 +13,8 @@ import pyarrow as pa
 from tl_core.evaluation import Evaluation
 from tl_core.workspace import write_text
 
+_FILES = frozenset({"confusion.csv", "scatter.csv", "classes.csv", "path.csv", "history.csv"})
+
 
 def write_plots(
     evaluation: Evaluation, table: pa.Table, folder: Path, *, path: Sequence[Mapping[str, Any]] = ()
@@ -21,7 +23,8 @@ def write_plots(
 
     table: the predictions table; path: the probe's strengths or the fine-tuning's epochs. Files: `confusion.csv`
     (actual, predicted of each test row; multiclass), `scatter.csv` (the same as numbers; regression), `classes.csv`
-    (precision, recall and F1 of each class or label), `path.csv` or `history.csv`.
+    (precision, recall and F1 of each class or label), `path.csv` or `history.csv`. What another task or strategy has
+    left there is removed.
     """
     written: dict[str, str] = {}
     if evaluation.task != "multilabel":
@@ -38,6 +41,8 @@ def write_plots(
         columns = list(path[0])
         name = "path.csv" if "strength" in columns else "history.csv"
         written[name] = _csv(columns, ([point.get(c) for c in columns] for point in path))
+    for name in _FILES - written.keys():
+        (folder / name).unlink(missing_ok=True)
     for name, text in written.items():
         write_text(folder / name, text)
     return [folder / name for name in written]

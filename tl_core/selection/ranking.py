@@ -32,7 +32,7 @@ class Candidate:
     fingerprint: str | None
 
     @classmethod
-    def ranked(cls, spec: BackboneSpec, backbone: Backbone, *, logme: float, probe: ProbeScore) -> Candidate:
+    def ranked(cls, spec: BackboneSpec, backbone: Backbone, *, logme: float | None, probe: ProbeScore) -> Candidate:
         """A candidate that was measured."""
         return cls(
             name=spec.name,

@@ -13,6 +13,7 @@ import yaml
 
 from tl_core.bundle import ModelBundle
 from tl_core.config import RunConfig
+from tl_core.errors import DecodeError, UserError
 from tl_core.evaluation import (
     Evaluation,
     evaluate_predictions,
@@ -31,7 +32,7 @@ from tl_core.steps.backbone import Lazy, chosen, located
 from tl_core.steps.record import recorded
 from tl_core.store import FeatureStore, Space
 from tl_core.training import fit_probe, predict_rows
-from tl_core.types import BackboneSpec, Loader
+from tl_core.types import SPLITS, BackboneSpec, Loader
 from tl_core.weights import read_json
 from tl_core.workspace import Workspace, write_json, write_text
 
@@ -43,14 +44,17 @@ def evaluate(config: RunConfig, registry: Registry, workspace: Workspace) -> dic
     with recorded(workspace, "evaluate") as results:
         manifest = Manifest.load(workspace.manifest, workspace.root)
         request, spec = chosen(registry, workspace, manifest.modality)
-        rows = _Rows(config, manifest, registry.loader(manifest.modality), FeatureStore(workspace.store))
         receipt, tuned = read_json(workspace.receipt), read_json(workspace.step("tune") / "tune.json")
+        loader, store = registry.loader(manifest.modality), FeatureStore(workspace.store)
+        rows = _Rows(config, manifest, loader, store, receipt["precision"])
         bundle = ModelBundle.load(
             workspace.model, registry, located(request, workspace.root), device=config.extract.device
         )
         if bundle.facts["trained_segments"]:
             test = manifest.rows("test")
-            predictions = predict_rows(manifest, test, rows.loader, bundle.backbone, bundle.head, bundle.device)
+            predictions = predict_rows(
+                manifest, test, loader, bundle.backbone, bundle.head, bundle.device, bundle.facts["precision"]
+            )
         else:
             predictions = rows.decoded(bundle.head, "test", receipt["backbone"], lambda: bundle.backbone)
         truth = manifest.target_array(manifest.rows("test"))
@@ -71,10 +75,10 @@ def evaluate(config: RunConfig, registry: Registry, workspace: Workspace) -> dic
             },
         )
         folder = workspace.step("evaluate")
-        table = predictions_table(manifest, manifest.rows("test"), predictions, separator=config.data.separator)
+        table = predictions_table(manifest, manifest.rows("test"), predictions, separator=manifest.separator)
         write_predictions(table, folder / "predictions.parquet")
         report = _facts(config, workspace, manifest, receipt, tuned, evaluation)
-        report = _with_examples(report, rows.loader, manifest, predictions, table)
+        report = _with_examples(report, loader, manifest, predictions, table)
         report.save(folder / "report.json")
         write_text(folder / "report.html", render_report(report))
         write_plots(evaluation, table, folder / "plots", path=report.path)
@@ -91,9 +95,10 @@ class _Rows:
     manifest: Manifest
     loader: Loader
     store: FeatureStore
+    precision: str
 
     def features(self, split: str, facts: Mapping[str, Any], build: Any) -> torch.Tensor:
-        space = Space(facts["fingerprint"], facts["cut"], self.config.extract.precision)
+        space = Space(facts["fingerprint"], facts["cut"], self.precision)
         rows, device = self.manifest.rows(split), self.config.extract.device
         found = features(self.manifest, rows, self.loader, build, space, self.store, device=device)
         return torch.from_numpy(found)
@@ -134,7 +139,13 @@ def _facts(
     return ReportFacts(
         title=f"{manifest.modality.capitalize()}: {backbone['name']}",
         modality=manifest.modality,
-        data=DataFacts(manifest.data_version, manifest.counts(), notes, manifest.quarantined()),
+        data=DataFacts(
+            manifest.data_version,
+            manifest.counts(),
+            notes,
+            manifest.quarantined(),
+            {split: len(manifest.rows(split)) for split in SPLITS},
+        ),
         backbone=BackboneFacts(
             name=backbone["name"],
             source=f"{backbone['source']} {backbone['location']}",
@@ -152,7 +163,8 @@ def _facts(
         path=tuned.get("path") or tuned["history"],
         chosen=tuned.get("strength") or tuned["best_epoch"],
         provenance={name: installed(name) for name in ("tl-core", "torch", "numpy")},
-        config=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
+        # where features lie is a matter of the host, and changes no result
+        config=yaml.safe_dump(config.model_dump(mode="json", exclude={"store"}), sort_keys=False),
     )
 
 
@@ -167,7 +179,10 @@ def _with_examples(
     for position in worst_rows(manifest.targets, predictions, manifest.target_array(rows), EXAMPLES):
         sample = manifest.sample(int(rows[position]))
         line = lines[sample.row]
-        fragment = loader.render(sample.source)
+        try:
+            fragment = loader.render(sample.source)
+        except (DecodeError, OSError) as error:
+            raise UserError(f"{sample.id} has changed since it was checked ({error}); run again") from error
         examples.append(
             Example(sample.id, str(sample.label), str(line["predicted"]), fragment, line["probability"])
         )  # fmt: skip

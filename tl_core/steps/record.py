@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tl_core.errors import UserError
-from tl_core.weights import read_json
 from tl_core.workspace import Workspace, write_json
 
 BEFORE = {"select": "version", "extract": "select", "tune": "extract", "evaluate": "tune"}
@@ -32,9 +31,3 @@ def recorded(workspace: Workspace, step: str) -> Iterator[dict[str, Any]]:
     results["started"] = started.isoformat(timespec="seconds")
     results["host"] = f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}"
     write_json(workspace.run_file(step), results)
-
-
-def last_run(workspace: Workspace, step: str) -> dict[str, Any]:
-    """The results of the step's last run, empty where it never ran here."""
-    path = workspace.run_file(step)
-    return read_json(path) if path.is_file() else {}

@@ -71,7 +71,9 @@ def select(config: RunConfig, registry: Registry, workspace: Workspace) -> dict[
 def candidates(config: RunConfig, registry: Registry, modality: str, root: Path) -> list[str]:
     """The names that compete: the user's (folders as paths that hold later), else the plugins' defaults."""
     if config.select.backbones:
-        return [_located(name, root) for name in dict.fromkeys(config.select.backbones)]
+        known = {spec.name for spec in registry.backbones(modality)}  # a folder of the same name is ./NAME
+        named = [name if name in known else _located(name, root) for name in config.select.backbones]
+        return list(dict.fromkeys(named))
     names = [spec.name for spec in registry.backbones(modality) if spec.default]
     if not names:
         raise UserError(f"no default backbone for {modality}; name one: --backbone NAME or --backbone FOLDER")
@@ -125,10 +127,14 @@ class _Race:
         )  # fmt: skip
         self.computed, self.reused = self.computed + got.computed, self.reused + got.reused
         space = space_of(backbone, settings.precision)
-        x = torch.from_numpy(features(manifest, self.rows, self.loader, lambda: backbone, space, self.store))
+        x = torch.from_numpy(
+            features(manifest, self.rows, self.loader, lambda: backbone, space, self.store, device=settings.device)
+        )
         y = torch.from_numpy(manifest.target_array(self.rows))
         probe = cross_validated_probe(
             x, y, targets.task, targets.outputs, self.config.select.folds, self.config.seed, manifest.groups(self.rows),
             confidence=self.config.evaluate.confidence,
         )  # fmt: skip
-        return Candidate.ranked(spec, backbone, logme=logme(x, y, targets.task), probe=probe)
+        # a sample of a nearly constant value may hold nothing that LogME could explain
+        evidence = logme(x, y, targets.task) if bool((y != y[:1]).any()) else None
+        return Candidate.ranked(spec, backbone, logme=evidence, probe=probe)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from tl_core.errors import DecodeError, UserError
+from tl_core.extraction import decoded
 from tl_core.types import Backbone, Loader, Prepared
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Samples:
         """(rows, prepared samples) of each batch of manifest rows, in order.
 
         seeds: (seed, epoch) to augment by. A variant depends on these and the row alone, so neither order nor
-        threads change it. Raises UserError where a sample no longer decodes.
+        threads change it. Raises UserError where a sample has changed since it was checked.
         """
         waiting: deque[tuple[np.ndarray, list[Future[Prepared]]]] = deque()
         pool = ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode")
@@ -55,13 +55,10 @@ class Samples:
 
     def _prepare(self, row: int, seeds: tuple[int, int] | None) -> Prepared:
         sample = self.manifest.sample(row)
-        try:
-            decoded = self.loader.decode(sample.source)
-        except (DecodeError, OSError) as error:
-            raise UserError(f"{sample.id} has changed since it was checked ({error}); run again") from error
+        found = decoded(sample, self.loader)
         if seeds is not None:
-            decoded = self.loader.augment(decoded, np.random.default_rng([*seeds, row]))
-        return self.backbone.prepare(decoded)
+            found = self.loader.augment(found, np.random.default_rng([*seeds, row]))
+        return self.backbone.prepare(found)
 
 
 def _finished(item: tuple[np.ndarray, list[Future[Prepared]]]) -> tuple[np.ndarray, list[Prepared]]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 MAX_NORM = 1.0  # of the gradient
 MOMENT_ROWS = 2000  # training rows that the head's mean and scale are measured on: enough for both
+MIN_SCALE = 0.01  # of the median scale: the gradient is divided by it, and a nearly dead column's would drown the rest
 EVAL_ROWS = 256  # samples decoded at a time where nothing is trained
 
 
@@ -77,7 +78,8 @@ def finetune(
         torch.manual_seed(config.seed)  # dropout
         few = np.random.default_rng(config.seed).permutation(rows)[:MOMENT_ROWS]
         embeddings = _embeddings(samples, few, device, config.extract.precision)
-        standardise(head, *moments(embeddings), samples.targets(rows))
+        mean, scale = moments(embeddings)
+        standardise(head, mean, scale.clamp_min(MIN_SCALE * float(scale.median())), samples.targets(rows))
         training = _Training(
             samples, head, config, device, start, steps=len(even_batches(rows, config.tune.batch_size))
         )

@@ -125,7 +125,7 @@ def test_random_twin_needs_no_weights(encoder_folder, sound):
 def test_identity_tells_all_that_counts(encoder_folder):
     folder = encoder_folder("wav2vec2")
     facts = build(folder).identity
-    assert {"loader", "channels", "resampler", "rate", "normalise", "window", "padding", "pooling"} == set(
+    assert {"loader", "decoder", "channels", "resampler", "rate", "normalise", "window", "padding", "pooling"} == set(
         facts.preprocessing
     )
     assert facts.preprocessing["resampler"].startswith("soxr ")

@@ -39,6 +39,13 @@ def resampler() -> str:
     return f"soxr {soxr.__version__} HQ"
 
 
+def decoder() -> str:
+    """Name and version of the decoder, as it stands in fingerprints: lossy formats decode to its taste."""
+    import soundfile
+
+    return f"libsndfile {soundfile.__libsndfile_version__}"
+
+
 def cut(samples: np.ndarray, width: int, hop: int | None = None) -> list[np.ndarray]:
     """Windows of `width` along the first axis, every `hop`, the last shifted back to the end; short input whole."""
     if len(samples) <= width:
@@ -207,6 +214,7 @@ def preprocessing(front_end: FrontEnd, loader_version: int) -> Mapping[str, Any]
     """All that happens to a sound before the network and after it, as fingerprints hold it."""
     return {
         "loader": loader_version,
+        "decoder": decoder(),
         "channels": "mean",
         "resampler": resampler(),
         "rate": front_end.rate,

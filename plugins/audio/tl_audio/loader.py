@@ -42,13 +42,6 @@ class AudioLoader(Loader):
     )
     version: ClassVar[int] = 1
 
-    def check(self, source: Source) -> str | None:
-        try:
-            self.decode(source)
-        except DecodeError as error:
-            return str(error)
-        return None
-
     def decode(self, source: Source) -> Clip:
         path = Path(source)
         try:

@@ -114,8 +114,10 @@ def assemble(network: Network, model: nn.Module, weights: str, revision: str | N
 
 
 def _facts(preprocessing: Preprocessing) -> Mapping[str, Any]:
-    """What decides the input's values: the numbers, and the ways of decoding and resizing behind them."""
-    return {**preprocessing.facts, "loader": ImageLoader.version, "resampling": "pillow"}
+    """What decides the input's values: the numbers, and the library that decodes and resizes."""
+    import PIL
+
+    return {**preprocessing.facts, "loader": ImageLoader.version, "pillow": PIL.__version__}
 
 
 def _verified_digest(spec: BackboneSpec, files: Sequence[Path]) -> str:

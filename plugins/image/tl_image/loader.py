@@ -71,14 +71,6 @@ class ImageLoader(Loader):
     )  # fmt: skip
     version = 1
 
-    def check(self, source: Source) -> str | None:
-        """Why the file is unusable, or None. Decodes it whole."""
-        try:
-            self.decode(source)
-        except DecodeError as error:
-            return str(error)
-        return None
-
     def decode(self, source: Source) -> np.ndarray:
         """The picture upright, uint8 [H, W, 3], writable. Raises DecodeError with the reason."""
         from PIL import Image

@@ -115,7 +115,12 @@ def build(spec: BackboneSpec, random_seed: int | None) -> Backbone:
     pool, feature_dim = _pool(recipe, encoder, parts["dense"], tokenizer)
     identity = Identity(
         weights=weights,
-        preprocessing={**recipe.facts(), "tokenizer": tokens_digest, "loader": TextLoader.version},
+        preprocessing={
+            **recipe.facts(),
+            "tokenizer": tokens_digest,
+            "tokenizers": importlib.metadata.version("tokenizers"),
+            "loader": TextLoader.version,
+        },
         architecture=recipe.architecture,
         revision=revision,
     )

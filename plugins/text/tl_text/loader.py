@@ -24,17 +24,10 @@ class TextLoader(Loader):
     inline = True
     version = 1
 
-    def check(self, source: Source) -> str | None:
-        """Why the text is unusable, or None."""
-        try:
-            self.decode(source)
-        except DecodeError as error:
-            return str(error)
-        return None
-
     def decode(self, source: Source) -> str:
         """The text, without a byte-order mark. Raises DecodeError where nothing readable is in it."""
-        text = source if isinstance(source, str) else _read(source)
+        # both ways without a byte-order mark: the same bytes must give the same text
+        text = source.removeprefix("\ufeff") if isinstance(source, str) else _read(source)
         fault = _fault(text)
         if fault:
             raise DecodeError(fault)

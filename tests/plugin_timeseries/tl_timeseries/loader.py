@@ -17,13 +17,6 @@ class SeriesLoader(Loader):
     modality = "timeseries"
     extensions = frozenset({".npy"})
 
-    def check(self, source: Source) -> str | None:
-        try:
-            self.decode(source)
-        except DecodeError as error:
-            return str(error)
-        return None
-
     def decode(self, source: Source) -> np.ndarray:
         path = Path(source)
         if path.stat().st_size == 0:
