@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tl_core.types import Source as Source
     from tl_core.types import State as State
     from tl_core.types import Targets as Targets
+    from tl_core.weights import drawn_digest as drawn_digest
     from tl_core.weights import find_weights as find_weights
     from tl_core.weights import hub_folder as hub_folder
     from tl_core.weights import load_strict as load_strict
@@ -42,7 +43,8 @@ _HOME = {
         "State", "Targets",
     ),
     "weights": (
-        "find_weights", "hub_folder", "load_strict", "random_weights", "read_json", "read_weights", "weights_digest",
+        "drawn_digest", "find_weights", "hub_folder", "load_strict", "random_weights", "read_json", "read_weights",
+        "weights_digest",
     ),
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

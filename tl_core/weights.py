@@ -118,6 +118,18 @@ def random_weights(build: Callable[[], M], seed: int) -> M:
         return build()
 
 
+def drawn_digest(module: nn.Module) -> str:
+    """`random-` and the sha256 of a network's own tensors, for weights that come from no file.
+
+    By value, not by seed: another version of a library may draw other weights from the same seed.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return f"random-{digest.hexdigest()}"
+
+
 def hub_folder(repo: str, revision: str | None = None, *, allow: Sequence[str] = ()) -> tuple[Path, str]:
     """Download a hub repository's files (from the local hub cache where they are) and return (folder, commit).
 

@@ -114,7 +114,7 @@ def test_random_twin_needs_no_weights(encoder_folder, sound):
     before = torch.random.get_rng_state()
     one, same, other = (build(folder, seed) for seed in (1, 1, 2))
     assert torch.equal(before, torch.random.get_rng_state())
-    assert one.identity.weights == f"random-1-torch-{torch.__version__}"
+    assert one.identity.weights.startswith("random-")
     assert one.fingerprint == same.fingerprint
     assert len({real.fingerprint, one.fingerprint, other.fingerprint}) == 3
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), same.parameters(), strict=True))

@@ -20,6 +20,7 @@ from tl_core import (
     Prepared,
     State,
     UserError,
+    drawn_digest,
     load_strict,
     random_weights,
     read_weights,
@@ -101,7 +102,7 @@ def loaded(
     """
     module = random_weights(build, random_seed or 0)  # also where weights follow: no draw from the global generator
     if random_seed is not None:
-        return module, f"random-{random_seed}-torch-{torch.__version__}"
+        return module, drawn_digest(module)
     found = list(files())
     digest = weights_digest(found)
     if spec.sha256 is not None and digest != spec.sha256:

@@ -43,7 +43,7 @@ def test_random_twin_needs_no_files() -> None:
     spec = catalogue()[0]
     twin = spec.build(random_seed=2)
     assert twin.feature_dim == spec.feature_dim
-    assert twin.identity.weights == f"random-2-torch-{torch.__version__.split('+')[0]}"
+    assert twin.identity.weights.startswith("random-")
     assert twin.identity.revision is None
 
 

@@ -16,6 +16,7 @@ from tl_core import (
     Prepared,
     State,
     UserError,
+    drawn_digest,
     find_weights,
     hub_folder,
     load_strict,
@@ -73,7 +74,7 @@ def build(spec: BackboneSpec, random_seed: int | None = None) -> ImageBackbone:
         raise UserError(f"{beside} holds no image backbone: its config.json names no image architecture")
     if random_seed is not None:
         model = random_weights(network.create, random_seed)
-        weights = f"random-{random_seed}-torch-{torch.__version__.split('+')[0]}"
+        weights = drawn_digest(model)
     else:
         files = [Path(spec.location)] if folder is None else find_weights(folder)
         weights = _verified_digest(spec, files)

@@ -18,6 +18,7 @@ from tl_core import (
     Prepared,
     State,
     UserError,
+    drawn_digest,
     find_weights,
     hub_folder,
     load_strict,
@@ -110,7 +111,7 @@ def build(spec: BackboneSpec, random_seed: int | None) -> Backbone:
     if random_seed is None:
         weights = _load(parts, recipe, file, spec)
     else:
-        weights = f"random-{random_seed}-torch-{torch.__version__}"
+        weights = drawn_digest(parts)
     encoder: Any = parts["encoder"]
     pool, feature_dim = _pool(recipe, encoder, parts["dense"], tokenizer)
     identity = Identity(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tl_core import Backbone, BackboneSpec, Identity, Prepared, State, random_weights
+from tl_core import Backbone, BackboneSpec, Identity, Prepared, State, drawn_digest, random_weights
 
 WIDTH = 128  # every series is resampled to this many values
 SCALES = (1.0, 2.0, 4.0, 8.0)
@@ -57,7 +57,7 @@ def build(spec: BackboneSpec, random_seed: int | None) -> Backbone:
     weight = gaussian_derivatives()
     digest = hashlib.sha256(weight.numpy().tobytes()).hexdigest()
     if random_seed is not None:
-        weight = random_weights(lambda: nn.Conv1d(1, len(weight), KERNEL), random_seed).weight.detach()
-        digest = f"random-{random_seed}-torch-{torch.__version__}"
+        drawn = random_weights(lambda: nn.Conv1d(1, len(weight), KERNEL), random_seed)
+        weight, digest = drawn.weight.detach(), drawn_digest(drawn)
     identity = Identity(digest, {"width": WIDTH, "standardised": True, "loader": 1}, "filter-bank")
     return FilterBank([("filters", Filters(weight)), ("pool", Pool())], 4 * len(weight), identity)
