@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import os
@@ -16,6 +17,11 @@ import platformdirs
 FAILED = 1
 USER_FAULT = 2
 INTERRUPTED = 130
+
+_ROOM = (
+    "free some space, or choose other folders with --out and XDG_CACHE_HOME; finished steps are kept, the same command "
+    "goes on from them"
+)
 
 _COMMANDS = {
     "init": "tl_flows.commands.init",
@@ -98,6 +104,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             click.echo(f"tl: {line}", err=True)
         return FAILED
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            where = f" of {error.filename}" if error.filename else ""
+            click.echo(f"tl: the disk{where} is full; {_ROOM}", err=True)
+            return USER_FAULT
         _tell_unexpected(error, debug="--debug" in given)
         return FAILED
 

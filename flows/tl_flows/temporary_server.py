@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,12 +13,14 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from tl_core.errors import UserError
 from tl_flows.prefect_env import answers
 from tl_flows.stage_process import OWNER, StageError, end_with_owner
 
 LOG = "temporary-server.log"
 START_SECONDS = 90.0  # a new database takes most of it on a busy machine
 STOP_SECONDS = 5.0
+DATABASE_BYTES = 8_000_000  # a new database and its journal; with less free, that is why a server did not start
 
 # a server that lives for one run has no one to serve pages to and nothing to schedule
 _LEAN = {
@@ -48,10 +51,19 @@ class TemporaryServer:
         atexit.register(self.stop)
 
     def wait(self) -> None:
-        """Wait until the server answers. Raises StageError, naming its log, where it ends or takes too long."""
+        """Wait until the server answers.
+
+        Raises StageError, naming its log, where it ends or takes too long, and UserError where its disk is full.
+        """
         end = time.monotonic() + START_SECONDS
         while not answers(self.url, 1.0):
             if self.process.poll() is not None or time.monotonic() > end:
+                free = shutil.disk_usage(self.log.parent).free
+                if free < DATABASE_BYTES:
+                    raise UserError(
+                        f"the disk of {self.log.parent}, where Prefect records runs, is full ({free / 1e6:.1f} MB free); "
+                        "free some space there; outside of a project XDG_CACHE_HOME can name another disk"
+                    )
                 raise StageError(f"Prefect's temporary server did not start; its log: {self.log}")
             time.sleep(0.05)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 import time
@@ -101,6 +102,15 @@ def test_a_fault_of_tl_is_one_line_and_a_file(
     assert "ZeroDivisionError: by zero" in Path(line.rpartition(" ")[2]).read_text()
     assert cli.main(["--debug", "run", "--data", "."]) == 1
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_told_with_its_remedy(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_with(OSError(errno.ENOSPC, "No space left on device"), monkeypatch)
+    assert cli.main(["run", "--data", "."]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("tl: the disk is full; free some space, or choose other folders with --out")
 
 
 def test_user_faults_of_a_step_keep_their_text(

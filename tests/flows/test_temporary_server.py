@@ -15,6 +15,8 @@ import pytest
 from tl_flows.stage_process import StageError
 from tl_flows.temporary_server import TemporaryServer
 
+from tl_core.errors import UserError
+
 RUN = """\
 import sys, time
 import tl_core.steps
@@ -77,5 +79,8 @@ def test_a_server_that_can_not_start_names_its_log(tmp_path: Path, monkeypatch: 
             server.wait()
         assert time.monotonic() - started < 60
         assert "no server today" in server.log.read_text()
+        monkeypatch.setattr("tl_flows.temporary_server.DATABASE_BYTES", 1 << 60)  # more than any disk has free
+        with pytest.raises(UserError, match=r"the disk of .*home, where Prefect records runs, is full .* free some"):
+            server.wait()
     finally:
         server.stop()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import struct
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -120,7 +122,17 @@ def test_reasons(tmp_path, write_sound):
         assert LOADER.check(path).startswith(reason), path
         with pytest.raises(DecodeError):
             LOADER.decode(path)
-    assert LOADER.check(tmp_path / "text.mp3").startswith("not an audio file: ")
+    assert LOADER.check(tmp_path / "text.mp3") == "not an audio file: the decoder finds no sound in it"
+
+
+def test_the_mp3_decoder_prints_nothing(tmp_path, capfd):
+    (tmp_path / "text.mp3").write_text("no music " * 300)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(LOADER.check, [tmp_path / "text.mp3"] * 20))
+    assert capfd.readouterr().err == ""
+    libc = ctypes.CDLL(None)
+    libc.perror(b"C's own stream")  # is there again
+    assert capfd.readouterr().err.startswith("C's own stream: ")
 
 
 def test_augmentation_keeps_form_and_follows_its_generator():

@@ -14,6 +14,11 @@ MAX_SECONDS = 3600.0  # an hour of mono float32 at 48 kHz takes 0.7 GB; longer r
 RATES = (100, 1_000_000)  # Hz; outside it a header is damaged
 _BLOCK = 1 << 18  # frames decoded at once, so that many channels never lie in memory for the whole clip
 
+_PLAINLY = {  # what libsndfile says of damaged MP3 files
+    "File does not exist or is not a regular file (possibly a pipe?)": "the decoder finds no sound in it",
+    "Unspecified internal error": "the decoder gives up within it",
+}
+
 
 @dataclass(frozen=True, eq=False)
 class Clip:
@@ -76,11 +81,12 @@ def _read(path: Path) -> Clip:
     import soundfile
 
     from tl_audio.containers import broken_promise, promises_frames
+    from tl_audio.quiet import quiet_c_stderr
 
     with path.open("rb"):  # the system's own words for a missing or forbidden file
         pass
     try:
-        with soundfile.SoundFile(path) as sound:
+        with quiet_c_stderr(), soundfile.SoundFile(path) as sound:
             promised, rate, kind = sound.frames, sound.samplerate, sound.format
             if not RATES[0] <= rate <= RATES[1]:
                 raise DecodeError(f"rate of {rate} Hz (allowed: {RATES[0]} to {RATES[1]})")
@@ -110,7 +116,8 @@ def _too_long(seconds: float) -> str:
 
 def _reason(path: Path, message: str) -> str:
     """The decoder's complaint in one line, told apart: a damaged sound or no sound at all."""
-    message = " ".join(message.split()) or "damaged"
+    message = " ".join(message.split()).rstrip(".") or "damaged"
+    message = _PLAINLY.get(message, message)
     with path.open("rb") as stream:
         head = stream.read(16)
     known = (b"RIFF", b"RIFX", b"RF64", b"FORM", b"fLaC", b"OggS", b"ID3")
