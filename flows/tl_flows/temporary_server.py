@@ -13,6 +13,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from tl_core.errors import UserError
 from tl_flows.prefect_env import answers
 from tl_flows.stage_process import OWNER, StageError, end_with_owner
@@ -35,6 +37,10 @@ class TemporaryServer:
 
     def __init__(self, home: Path) -> None:
         home.mkdir(parents=True, exist_ok=True)
+        # of two runs that start at once, the second waits: both servers would make the same tables of a new database
+        self._starting = FileLock(home / "starting.lock")
+        with suppress(Timeout):
+            self._starting.acquire(timeout=START_SECONDS)
         port = _free_port()
         self.url = f"http://127.0.0.1:{port}/api"
         self.log = home / LOG
@@ -55,13 +61,19 @@ class TemporaryServer:
 
         Raises StageError, naming its log, where it ends or takes too long, and UserError where its disk is full.
         """
+        try:
+            self._wait()
+        finally:
+            self._starting.release()
+
+    def _wait(self) -> None:
         end = time.monotonic() + START_SECONDS
         while not answers(self.url, 1.0):
             if self.process.poll() is not None or time.monotonic() > end:
                 free = shutil.disk_usage(self.log.parent).free
                 if free < DATABASE_BYTES:
                     raise UserError(
-                        f"the disk of {self.log.parent}, where Prefect records runs, is full ({free / 1e6:.1f} MB free); "
+                        f"the disk of {self.log.parent}, where Prefect keeps runs, is full ({free / 1e6:.1f} MB free); "
                         "free some space there; outside of a project XDG_CACHE_HOME can name another disk"
                     )
                 raise StageError(f"Prefect's temporary server did not start; its log: {self.log}")
@@ -69,6 +81,7 @@ class TemporaryServer:
 
     def stop(self) -> None:
         """Let the server finish what it is recording, then end it."""
+        self._starting.release()
         self.process.terminate()
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(STOP_SECONDS)
