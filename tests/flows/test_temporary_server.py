@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from filelock import FileLock, Timeout
 from tl_flows.stage_process import StageError
 from tl_flows.temporary_server import TemporaryServer
 
@@ -73,12 +74,17 @@ def test_a_server_that_can_not_start_names_its_log(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (tmp_path / "uvicorn.py").write_text("raise SystemExit('no server today')\n")
     server = TemporaryServer(tmp_path / "home")
+    starting = FileLock(tmp_path / "home" / "starting.lock")
     try:
         started = time.monotonic()
+        with pytest.raises(Timeout):  # another run's server would make the same tables of the new database
+            starting.acquire(timeout=0)
         with pytest.raises(StageError, match=r"did not start; its log: .*temporary-server\.log"):
             server.wait()
         assert time.monotonic() - started < 60
         assert "no server today" in server.log.read_text()
+        with starting.acquire(timeout=0):
+            pass
         monkeypatch.setattr("tl_flows.temporary_server.DATABASE_BYTES", 1 << 60)  # more than any disk has free
         with pytest.raises(UserError, match=r"the disk of .*home, where Prefect records runs, is full .* free some"):
             server.wait()
