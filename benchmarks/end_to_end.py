@@ -114,6 +114,8 @@ def table(results: dict[str, Any]) -> str:
         "# `tl run` on real data",
         "",
         f"{facts}. Made by `python -m benchmarks.end_to_end`; intervals cover 90%. Commands run in the data folder.",
+        "Seconds are whole commands, Prefect's temporary server (5-12 s) included, on a machine that other work shared:",
+        "they show the order of magnitude, and that a rerun computes no feature.",
         "",
         "| data | backbone | test rows | accuracy | random weights | majority | first run s | rerun s |",
         "|---|---|---|---|---|---|---|---|",
