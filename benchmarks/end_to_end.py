@@ -113,7 +113,7 @@ def table(results: dict[str, Any]) -> str:
     lines = [
         "# `tl run` on real data",
         "",
-        f"{facts}. Made by `python -m benchmarks.end_to_end`; intervals cover 90%. Commands run in the data folder.",
+        f"{facts}. Made by `python -m benchmarks.end_to_end` in the data folder; intervals cover 90%.",
         "Seconds are whole commands, Prefect's temporary server (5-12 s) included, on a machine that other work shared:",
         "they show the order of magnitude, and that a rerun computes no feature.",
         "",

@@ -15,6 +15,8 @@ RESTORED = "restored from an earlier run"
 Outputs = Mapping[str, Any]
 
 FLOORS = {"floor_majority": "floor: majority class", "floor_random_init": "floor: random weights"}
+# the answer that is the same for every row, by a metric of the task
+CONSTANT = {"r2": "floor: training mean", "micro_f1": "floor: commonest labels"}
 
 
 def describe(step: str, outputs: Outputs) -> str:
@@ -112,7 +114,9 @@ def metric_rows(metrics: Mapping[str, float]) -> list[tuple[str, str]]:
         if f"{name}_low" in metrics:
             interval = f"{value:.4f}  ({metrics[f'{name}_low']:.4f} to {metrics[f'{name}_high']:.4f})"
             rows.append((name.replace("_", " "), interval))
-    rows += [(label, f"{metrics[key]:.4f}") for key, label in FLOORS.items() if key in metrics]
+    constant = next((label for metric, label in CONSTANT.items() if metric in metrics), FLOORS["floor_majority"])
+    floors = FLOORS | {"floor_majority": constant}
+    rows += [(label, f"{metrics[key]:.4f}") for key, label in floors.items() if key in metrics]
     if "n_test" in metrics:
         rows.append(("test samples", f"{metrics['n_test']:,.0f}"))
     return rows

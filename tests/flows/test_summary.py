@@ -74,6 +74,12 @@ def test_the_table_has_metrics_floors_features_and_seconds() -> None:
     )
 
 
+@pytest.mark.parametrize(("metric", "label"), [("r2", "training mean"), ("micro_f1", "commonest labels")])
+def test_the_constant_floor_is_named_by_what_it_answers(metric: str, label: str) -> None:
+    rows = summary.metric_rows({metric: 0.7, f"{metric}_low": 0.6, f"{metric}_high": 0.8, "floor_majority": 0.1})
+    assert rows[1] == (f"floor: {label}", "0.1000")
+
+
 def test_where_nothing_ran_every_feature_was_reused() -> None:
     text = table_text({step: StepResult(step, True, OUTPUTS[step]) for step in OUTPUTS})
     assert "features every feature reused (4,000) version up to date" in text
