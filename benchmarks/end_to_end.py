@@ -114,7 +114,7 @@ def table(results: dict[str, Any]) -> str:
         "# `tl run` on real data",
         "",
         f"{facts}. Made by `python -m benchmarks.end_to_end` in the data folder; intervals cover 90%.",
-        "Seconds are whole commands, Prefect's temporary server (5-12 s) included, on a machine shared with other work:",
+        "Seconds are whole commands with Prefect's temporary server (5-12 s), on a machine shared with other work:",
         "they show the order of magnitude, and that a rerun computes no feature.",
         "",
         "| data | backbone | test rows | accuracy | random weights | majority | first run s | rerun s |",
