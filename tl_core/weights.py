@@ -135,14 +135,17 @@ def hub_folder(repo: str, revision: str | None = None, *, allow: Sequence[str] =
 
     allow: glob patterns of the files wanted. Raises UserError, with what to do offline, where it can't be had.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     patterns = list(allow) or ["*.json", "*.safetensors", "*.txt", "*.model"]
     try:
         folder = Path(snapshot_download(repo, revision=revision, allow_patterns=patterns))
     except Exception as error:
+        offline = constants.HF_HUB_OFFLINE and isinstance(error, LocalEntryNotFoundError)
+        reason = "HF_HUB_OFFLINE is set and the hub's cache has no copy" if offline else _first_line(error)
         raise UserError(
-            f"can't download {repo} from the hub: {_first_line(error)}; without network give a local folder with "
+            f"can't download {repo} from the hub: {reason}; without network give a local folder with "
             "its weights: --backbone FOLDER"
         ) from error
     return folder, folder.name
