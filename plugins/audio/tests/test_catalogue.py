@@ -42,9 +42,9 @@ def test_names(encoder_folder, tmp_path):
 
 
 def test_hub_without_network_names_the_remedy(monkeypatch, tmp_path):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(UserError, match="can't download nobody/no-such-model from the hub"):
+    with pytest.raises(UserError, match="can't download nobody/no-such-model from the hub: HF_HUB_OFFLINE is set"):
         resolve("nobody/no-such-model")[0].build()
 
 
