@@ -92,6 +92,27 @@ def test_a_collapse_over_groups_counts_groups_not_rows() -> None:
     assert any("Only 4 groups" in note for note in result.notes)
 
 
+def test_over_few_groups_that_agree_the_interval_is_no_narrower_than_over_rows() -> None:
+    """Three groups of the same accuracy: resampling them alone would claim to know it to the digit."""
+    truth = np.asarray([0, 1] * 60)
+    wrong = np.arange(120) % 40 < 4
+    predictions = one_hot(np.where(wrong, 1 - truth, truth), 2)
+    targets = Targets("multiclass", ("a", "b"))
+
+    def accuracy(groups: list[str] | None) -> Interval:
+        result = evaluate_predictions(
+            "multiclass", targets, predictions, truth, confidence=0.9, resamples=300, seed=0, groups=groups,
+            floors={"majority": one_hot(np.zeros(120, dtype=int), 2)},
+        )  # fmt: skip
+        gain = result.floors["majority"].gain
+        assert gain.high - gain.low > 0.05
+        return result.summary["accuracy"]
+
+    grouped, rows = accuracy([f"g{i // 40}" for i in range(120)]), accuracy(None)
+    assert (grouped.low, grouped.high) == (rows.low, rows.high)
+    assert rows.high - rows.low > 0.05
+
+
 def test_one_group_falls_back_to_rows_and_says_what_that_means() -> None:
     truth = np.asarray([0, 1] * 20)
     predictions = one_hot(np.where(np.arange(40) < 10, 1 - truth, truth), 2)

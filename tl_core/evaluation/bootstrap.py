@@ -15,6 +15,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Method = Literal["bootstrap", "wilson", "wilson mean", "none"]
 
+FEW_GROUPS = 10  # below that the percentile bootstrap over groups is known to be too narrow
 DIGITS = 6  # of every number that reaches a file: below what the order of additions changes
 
 
@@ -40,13 +41,14 @@ class Interval:
 def percentile_interval(value: float, draws: Floats, confidence: float, trials: float | None) -> Interval:
     """The percentile interval of draws [R] (nan where a resample leaves the number undefined).
 
-    trials: how many independent rows stand behind a proportion, for the Wilson interval where all draws agree;
-    None where the number is no proportion.
+    Of several ways to resample, [ways, R], the interval that spans them all. trials: how many independent rows
+    stand behind a proportion, for the Wilson interval where all draws agree; None where the number is no proportion.
     """
-    known = draws[np.isfinite(draws)]
-    if known.size:
-        tail = (1 - confidence) / 2
-        low, high = np.quantile(known, (tail, 1 - tail))
+    tail = (1 - confidence) / 2
+    ways = [known for way in np.atleast_2d(draws) if (known := way[np.isfinite(way)]).size]
+    if ways:
+        bounds = [np.quantile(known, (tail, 1 - tail)) for known in ways]
+        low, high = min(b[0] for b in bounds), max(b[1] for b in bounds)
         if high - low > 1e-9:
             return Interval.of(value, low, high)
     if trials:
@@ -65,6 +67,18 @@ def units_of(n: int, groups: Sequence[str] | None) -> Ints:
         raise ValueError(f"{len(groups)} groups for {n} rows")
     _, units = np.unique(np.asarray(groups, dtype=np.str_), return_inverse=True)
     return units.astype(np.int64) if units.max(initial=0) > 0 else np.arange(n)
+
+
+def ways_to_resample(units: Ints) -> tuple[Ints, ...]:
+    """The units, and where they are fewer than 10 groups the single rows as well.
+
+    A percentile bootstrap over g groups is too narrow by about sqrt((g - 1) / g) times the ratio of the normal's to
+    Student's quantile (Hesterberg, The American Statistician 2015), and where few groups happen to agree it almost
+    vanishes. No interval should be narrower than the one that takes every row for a group of its own.
+    """
+    count = int(units.max(initial=-1)) + 1
+    few = count < FEW_GROUPS and count < len(units)
+    return (units, np.arange(len(units))) if few else (units,)
 
 
 def resample_weights(units: Ints, resamples: int, seed: int) -> Iterator[Floats]:

@@ -8,11 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tl_core.evaluation.bootstrap import (
+    FEW_GROUPS,
     Floats,
     Interval,
     percentile_interval,
     resample_weights,
     units_of,
+    ways_to_resample,
 )
 from tl_core.evaluation.metrics import Column, Measure, Multiclass, Multilabel, Numbers, Regression, measure, watch_name
 from tl_core.evaluation.result import ClassRow, Evaluation, Floor, metric_title
@@ -21,7 +23,6 @@ from tl_core.types import Targets, Task
 
 MAX_CONFUSION = 1000  # classes; past that nobody reads the matrix and it weighs more than the predictions
 MAX_PAIRS = 500  # points of a scatter picture
-FEW_GROUPS = 10  # below that the percentile bootstrap over groups is known to be too narrow
 
 
 def evaluate_predictions(
@@ -48,12 +49,14 @@ def evaluate_predictions(
     units = units_of(len(truth), groups)
     model = measure(targets, predictions, truth, units)
     rivals = {name: measure(targets, values, truth, units) for name, values in (floors or {}).items()}
-    draws = np.empty((resamples, len(model.columns)))
-    rival_draws = {name: np.empty(resamples) for name in rivals}
-    for r, weights in enumerate(resample_weights(units, resamples, seed)):
-        draws[r] = model.resampled(weights)
-        for name, rival in rivals.items():
-            rival_draws[name][r] = rival.watch(weights)
+    ways = ways_to_resample(units)
+    draws = np.empty((len(model.columns), len(ways), resamples))
+    rival_draws = {name: np.empty((len(ways), resamples)) for name in rivals}
+    for w, way in enumerate(ways):
+        for r, weights in enumerate(resample_weights(way, resamples, seed)):
+            draws[:, w, r] = model.resampled(weights)
+            for name, rival in rivals.items():
+                rival_draws[name][w, r] = rival.watch(weights)
 
     point = model.point()
     intervals = _intervals(model, point, draws, confidence)
@@ -67,7 +70,7 @@ def evaluate_predictions(
         confusion=_confusion(model),
         pairs=_pairs(model),
         floors={
-            name: _floor(rival, rival_draws[name], summary[watch], draws[:, 0], confidence)
+            name: _floor(rival, rival_draws[name], summary[watch], draws[0], confidence)
             for name, rival in rivals.items()
         },
         n_test=len(truth),
@@ -88,7 +91,7 @@ def _intervals(model: Measure, point: Floats, draws: Floats, confidence: float) 
     columns = model.columns
     found = [
         None if np.isnan(value) and column.label is not None else _interval(column, value, column_draws, confidence)
-        for column, value, column_draws in zip(columns, point, draws.T)
+        for column, value, column_draws in zip(columns, point, draws)
     ]
     for i, (column, value) in enumerate(zip(columns, point)):
         interval = found[i]
@@ -164,7 +167,10 @@ def _notes(
     if groups is not None and not grouped:
         notes.append("The test rows are one single group: the intervals say nothing about other groups.")
     elif grouped and count < FEW_GROUPS:
-        notes.append(f"Only {count} groups in the test split: intervals over so few groups are too narrow.")
+        notes.append(
+            f"Only {count} groups in the test split: each interval also spans the one over single rows, and may "
+            "still be too narrow for new groups."
+        )
     overall = [(c, v, i) for c, v, i in zip(model.columns, point, intervals) if c.label is None and i is not None]
     undefined = [metric_title(c.metric) for c, v, _ in overall if np.isnan(v)]
     if undefined:
