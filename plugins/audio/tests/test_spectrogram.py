@@ -26,7 +26,8 @@ def build(folder, random_seed=None):
     [
         ("test_efficientnet", ("stem", "block_0", "block_1", "block_2", "block_3", "block_4", "pool")),
         ("mobilenetv3_small_050", ("stem", *(f"block_{i}" for i in range(6)), "pool")),
-        ("test_resnet", ("body",)),
+        ("test_resnet", ("stem", "layer1", "layer2", "layer3", "layer4", "pool")),
+        ("test_byobnet", ("body",)),
     ],
 )
 def test_chain_equals_timm(spectrogram_folder, sound, architecture, segments):

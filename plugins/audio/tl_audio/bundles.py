@@ -79,10 +79,9 @@ def downloaded(name: str) -> Path:
 
     Raises UserError, with what to do offline, where it can't be had.
     """
-    import torch
     import torchaudio
 
-    folder = Path(torch.hub.get_dir()) / "torchaudio-bundles" / name
+    folder = _cache(name)
     if not list(folder.glob("*.pth")):
         try:
             getattr(torchaudio.pipelines, name).get_model(dl_kwargs={"model_dir": str(folder), "weights_only": True})
@@ -92,6 +91,17 @@ def downloaded(name: str) -> Path:
                 f"--backbone {name}@FILE"
             ) from error
     return sorted(folder.glob("*.pth"))[0]
+
+
+def is_downloaded(spec: BackboneSpec) -> bool:
+    """True where torch's hub folder has the weights of the bundle `spec.options["bundle"]`."""
+    return bool(list(_cache(spec.options["bundle"]).glob("*.pth")))
+
+
+def _cache(name: str) -> Path:
+    import torch
+
+    return Path(torch.hub.get_dir()) / "torchaudio-bundles" / name
 
 
 class Convolutions(nn.Module):

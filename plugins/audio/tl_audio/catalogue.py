@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tl_audio.bundles import BUNDLES, build_bundle
+from tl_audio.bundles import BUNDLES, build_bundle, is_downloaded
 from tl_audio.encoders import FAMILIES, build_encoder
 from tl_audio.spectrogram import build_spectrogram
 from tl_core import BackboneSpec, UserError, read_json
@@ -39,6 +39,7 @@ def catalogue() -> list[BackboneSpec]:
         _bundle("WAV2VEC2_BASE", params=94_370_944, feature_dim=768, licence="MIT", pretrained_on=_LIBRISPEECH),
         _bundle("HUBERT_BASE", params=94_370_944, feature_dim=768, licence="MIT", pretrained_on=_LIBRISPEECH),
         _bundle("WAVLM_BASE_PLUS", params=94_381_168, feature_dim=768, licence="MIT", pretrained_on=_WAVLM_DATA),
+        _starter(),
     ]  # fmt: skip
 
 
@@ -51,7 +52,7 @@ def resolve(name: str) -> list[BackboneSpec]:
     if at and bundle in BUNDLES:
         if not Path(file).expanduser().is_file():
             raise UserError(f"no such weights file: {file} (in {name})")
-        return [replace(_bundle(bundle), name=name, source="file", location=file)]
+        return [replace(_bundle(bundle), name=name, source="file", location=file, offline=None)]
     path = Path(name).expanduser()
     if path.is_dir():
         return _folder(name, path, {})
@@ -94,6 +95,24 @@ def _folder(name: str, folder: Path, options: dict[str, Any]) -> list[BackboneSp
     ]
 
 
+def _starter() -> BackboneSpec:
+    """The small network inside this package; its config.json names the digest of its weights."""
+    facts = read_json(Path(__file__).parent / "starter/config.json").get("provenance") or {}
+    return BackboneSpec(
+        "starter-audio",
+        "audio",
+        "package",
+        "tl_audio/starter",
+        builder=build_spectrogram,
+        sha256=facts.get("safetensors_sha256"),
+        params=2_164_488,
+        feature_dim=384,
+        licence=facts.get("licence"),
+        pretrained_on=facts.get("pretrained_on"),
+        input="16 kHz, patches of 0.96 s",
+    )
+
+
 def _hub(
     name: str, repo: str, params: int, dim: int, licence: str | None, data: str, sound: str, default: bool = False
 ) -> BackboneSpec:
@@ -121,5 +140,6 @@ def _bundle(name: str, **facts: Any) -> BackboneSpec:
         builder=build_bundle,
         input=_WAVEFORM,
         options={"bundle": name},
+        offline=is_downloaded,
         **facts,
     )

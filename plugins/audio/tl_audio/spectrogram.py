@@ -19,7 +19,16 @@ from torch import Tensor, nn
 
 from tl_audio.backbones import AudioBackbone, Stage, identity_of, loaded
 from tl_audio.frontends import FrontEnd, cut
-from tl_core import BackboneSpec, State, UserError, find_weights, read_json, read_weights, weights_digest
+from tl_core import (
+    BackboneSpec,
+    State,
+    UserError,
+    find_weights,
+    package_folder,
+    read_json,
+    read_weights,
+    weights_digest,
+)
 
 _WHOLE = ("sample_rate", "n_fft", "win_length", "hop_length", "n_mels", "patch_frames", "patch_hop")
 _REAL = ("f_min", "f_max")
@@ -102,7 +111,8 @@ def build_spectrogram(spec: BackboneSpec, random_seed: int | None) -> AudioBackb
     """A timm body with its mel front end from a folder with config.json (`framework: timm`) and weights."""
     import timm
 
-    folder = Path(spec.location).expanduser()
+    inside = package_folder(spec.location) if spec.source == "package" else None
+    folder = inside or Path(spec.location).expanduser()
     config = read_json(folder / "config.json")
     architecture, arguments = config.get("architecture"), dict(config.get("model_args") or {})
     if not isinstance(architecture, str) or not timm.is_model(architecture):
@@ -136,10 +146,15 @@ def build_spectrogram(spec: BackboneSpec, random_seed: int | None) -> AudioBackb
 
 
 def body_segments(body: Any) -> list[tuple[str, nn.Module]]:
-    """`stem`, `block_0`, ..., `pool` of timm's MobileNets and EfficientNets; any other body is one segment, `body`."""
+    """`stem`, `block_0` (`layer1` in a ResNet), ..., `pool`; a body of another family is one segment, `body`."""
     from timm.models.efficientnet import EfficientNet
     from timm.models.mobilenetv3 import MobileNetV3
+    from timm.models.resnet import ResNet
 
+    if type(body) is ResNet:  # exact: a subclass may compute something else between its blocks
+        layers = [(f"layer{i}", Stage(layer)) for i, layer in enumerate(_layers(body), 1)]
+        stem = Stage(body.conv1, body.bn1, body.act1, body.maxpool)
+        return [("stem", stem), *layers, ("pool", Stage(body.global_pool))]
     if isinstance(body, EfficientNet):
         end: tuple[nn.Module, ...] = (body.conv_head, body.bn2, body.global_pool)
     elif isinstance(body, MobileNetV3):
@@ -148,6 +163,10 @@ def body_segments(body: Any) -> list[tuple[str, nn.Module]]:
         return [("body", Stage(body))]
     blocks = [(f"block_{index}", Stage(block)) for index, block in enumerate(body.blocks)]
     return [("stem", Stage(body.conv_stem, body.bn1)), *blocks, ("pool", Stage(*end))]
+
+
+def _layers(body: Any) -> list[nn.Module]:
+    return [body.layer1, body.layer2, body.layer3, body.layer4]
 
 
 def read_front_end(folder: Path, config: Mapping[str, Any]) -> MelPatches:

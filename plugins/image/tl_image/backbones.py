@@ -20,6 +20,7 @@ from tl_core import (
     find_weights,
     hub_folder,
     load_strict,
+    package_folder,
     random_weights,
     read_weights,
     weights_digest,
@@ -68,6 +69,8 @@ def build(spec: BackboneSpec, random_seed: int | None = None) -> ImageBackbone:
         folder, revision = hub_folder(spec.location, spec.revision, allow=HUB_FILES)
     elif spec.source == "folder":
         folder = Path(spec.location)
+    elif spec.source == "package":
+        folder = package_folder(spec.location)
     beside = folder or Path(spec.location).parent
     network = named_network(named, Path(spec.location).name) if named else folder_network(beside)
     if network is None:

@@ -1,8 +1,10 @@
-"""Well-known timm models by name: facts only, nothing is imported or downloaded before `build()`."""
+"""Well-known timm models by name and the embedded starter: facts only, no weights are read before `build()`."""
 
 from __future__ import annotations
 
-from tl_core import Backbone, BackboneSpec
+from pathlib import Path
+
+from tl_core import Backbone, BackboneSpec, read_json
 
 _IN1K = "ImageNet-1k"
 _IN12K = "ImageNet-12k, then ImageNet-1k"
@@ -35,6 +37,28 @@ _DEFAULTS = ("mobilenetv3_large_100.ra_in1k", "vit_small_patch16_224.augreg_in21
 
 def catalogue() -> list[BackboneSpec]:
     """The models, from small to large. Parameters, widths, sizes and licences are timm's own metadata."""
+    return sorted([_starter(), *_timm()], key=lambda spec: spec.params or 0)
+
+
+def _starter() -> BackboneSpec:
+    """The small network inside this package; its config.json names the digest of its weights."""
+    facts = read_json(Path(__file__).parent / "starter/config.json").get("provenance") or {}
+    return BackboneSpec(
+        name="starter-image",
+        modality="image",
+        source="package",
+        location="tl_image/starter",
+        builder=_build,
+        sha256=facts.get("safetensors_sha256"),
+        params=2_164_920,
+        feature_dim=384,
+        licence=facts.get("licence"),
+        pretrained_on=facts.get("pretrained_on"),
+        input="RGB 96x96",
+    )
+
+
+def _timm() -> list[BackboneSpec]:
     return [
         BackboneSpec(
             name=name,

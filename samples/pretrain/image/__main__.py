@@ -1,0 +1,41 @@
+"""`python -m samples.pretrain.image` pretrains the image starter: draw images, train, export.
+
+Stopped at any moment, the same command goes on; `--export-only` writes the weights of the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields, replace
+from pathlib import Path
+
+import torch
+
+from samples.pretrain.export import export
+from samples.pretrain.image.pretraining import pretrain
+from samples.pretrain.image.settings import Settings
+
+_ROOT = Path(__file__).resolve().parents[3]
+
+
+def main() -> None:
+    """Read the command line and run."""
+    parser = argparse.ArgumentParser(prog="python -m samples.pretrain.image", description=__doc__)
+    parser.add_argument("--work", type=Path, default=_ROOT / ".tl/pretrain/image", help="images and checkpoint")
+    parser.add_argument("--starter", type=Path, default=_ROOT / "plugins/image/tl_image/starter")
+    parser.add_argument("--record", type=Path, default=_ROOT / "samples/pretrain/image.json")
+    parser.add_argument("--export-only", action="store_true", help="write the last checkpoint's weights and end")
+    for field in fields(Settings):
+        kind = float if isinstance(field.default, float) else int
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default)
+    arguments = vars(parser.parse_args())
+    settings = replace(Settings(), **{field.name: arguments[field.name] for field in fields(Settings)})
+    torch.set_num_threads(1)  # sums over several threads differ in their last bits from count to count
+    if not arguments["export_only"]:
+        pretrain(settings, arguments["work"], arguments["starter"])
+    checkpoint = arguments["work"] / "checkpoint.safetensors"
+    digest = export(checkpoint, arguments["starter"], arguments["record"], settings.facts())
+    print(f"{arguments['starter'] / 'model.safetensors'}: sha256 {digest}")
+
+
+main()
