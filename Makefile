@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .DEFAULT_GOAL := demo
 
 demo: $(STAMP)
-	$(BIN)/tl run
+	$(BIN)/tl run . demo/image demo/audio
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -33,8 +33,9 @@ $(STAMP): $(DISTS) constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "tl needs Python 3.11 to 3.13, this is %d.%d; try: make PYTHON=python3.12" % sys.version_info[:2])'
 	@test -x "$(BIN)/python" || $(PYTHON) -m venv "$(VENV)"
 	@echo "Installing into $(VENV) (some 6 GB with PyTorch, a few minutes) ..."
-	@"$(BIN)/python" -m pip install --quiet -c constraints.txt -e '.[eval,report,hub,dev]' -e plugins/image -e plugins/text -e plugins/audio -e flows
+	@"$(BIN)/python" -m pip install --quiet -c constraints.txt -e '.[eval,report,hub,dev]' -e plugins/image -e plugins/text -e plugins/audio -e flows \
+		|| { echo "installing needs a package index (PyPI, or PIP_INDEX_URL) this once; after it all works offline" >&2; exit 1; }
 	@touch "$@"
 
 clean:
-	rm -rf "$(VENV)" artifacts .tl .prefect tl-run
+	rm -rf "$(VENV)" .prefect tl-run $(foreach project,. demo/image demo/audio,$(project)/artifacts $(project)/.tl)

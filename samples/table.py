@@ -65,11 +65,12 @@ def write(rows: Sequence[Row], out: Path, group: str) -> None:
     """Write the files and the table, in place of a former set. group: the name of the group column."""
     for split in ("train", "test"):
         shutil.rmtree(out / split, ignore_errors=True)
-    for row in rows:
-        if row.data is not None:
-            (out / row.file).parent.mkdir(parents=True, exist_ok=True)
-            (out / row.file).write_bytes(row.data)
+    out.mkdir(parents=True, exist_ok=True)
     with (out / TABLE).open("w", encoding="utf-8", newline="") as stream:
         table = csv.writer(stream, lineterminator="\n")
         table.writerow(("file", "label", "split", group))
         table.writerows((row.file, row.label, row.split, row.group) for row in rows)
+    for row in rows:  # after the table, by which a killed call's folder is known as a set that may be replaced
+        if row.data is not None:
+            (out / row.file).parent.mkdir(parents=True, exist_ok=True)
+            (out / row.file).write_bytes(row.data)

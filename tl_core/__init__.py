@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tl_core.weights import find_weights as find_weights
     from tl_core.weights import hub_folder as hub_folder
     from tl_core.weights import load_strict as load_strict
+    from tl_core.weights import package_folder as package_folder
     from tl_core.weights import random_weights as random_weights
     from tl_core.weights import read_json as read_json
     from tl_core.weights import read_weights as read_weights
@@ -43,8 +44,8 @@ _HOME = {
         "State", "Targets",
     ),
     "weights": (
-        "drawn_digest", "find_weights", "hub_folder", "load_strict", "random_weights", "read_json", "read_weights",
-        "weights_digest",
+        "drawn_digest", "find_weights", "hub_folder", "load_strict", "package_folder", "random_weights", "read_json",
+        "read_weights", "weights_digest",
     ),
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

@@ -186,7 +186,8 @@ class BackboneSpec:
     source: `hub` (location is `owner/name`), `folder`, `file` or `package` (location is the import name, or a
     path inside it). Unknown facts are None, never invented. sha256: expected digest of the weights, verified on
     load where given. options: small JSON-able build settings (`{"layers": 3}`). default: competes when the user
-    names no backbone.
+    names no backbone. offline: whether the weights are on this machine, for weights that a library keeps in a place of
+    its own; where they lie in the hub's cache, a package, a folder or a file, tl finds out by itself.
     """
 
     name: str
@@ -204,6 +205,7 @@ class BackboneSpec:
     input: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     default: bool = False
+    offline: Callable[[BackboneSpec], bool] | None = field(default=None, repr=False, compare=False)
 
     def build(self, random_seed: int | None = None) -> Backbone:
         """Read the weights (or, with a seed, draw random ones for the same network) and return it in eval mode.

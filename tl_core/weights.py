@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tl_core.errors import UserError
+from tl_core.types import BackboneSpec
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -149,6 +151,47 @@ def hub_folder(repo: str, revision: str | None = None, *, allow: Sequence[str] =
             "its weights: --backbone FOLDER"
         ) from error
     return folder, folder.name
+
+
+def package_folder(location: str) -> Path | None:
+    """A folder inside an installed package (`package/inner`), found without running the package's code.
+
+    None where the package is not installed or has no such folder.
+    """
+    name, _, inner = location.partition("/")
+    found = importlib.util.find_spec(name)
+    places = list(found.submodule_search_locations or ()) if found else []
+    folder = Path(places[0], inner) if places else None
+    return folder if folder is not None and folder.is_dir() else None
+
+
+def weights_here(spec: BackboneSpec) -> bool:
+    """True where a backbone's weights are on this machine, so that `build()` needs no network."""
+    if spec.offline is not None:
+        return spec.offline(spec)
+    if spec.source == "file":
+        return Path(spec.location).expanduser().is_file()
+    if spec.source == "package":  # what it needs came with it
+        name, inside, _ = spec.location.partition("/")
+        return bool(package_folder(spec.location) if inside else importlib.util.find_spec(name.partition(".")[0]))
+    folder = Path(spec.location).expanduser() if spec.source == "folder" else _cached(spec.location, spec.revision)
+    try:
+        return folder is not None and bool(find_weights(folder))
+    except UserError:
+        return False
+
+
+def _cached(repo: str, revision: str | None) -> Path | None:
+    """The hub cache's copy of a repository, None where it has none or the hub's library is not installed."""
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import LocalEntryNotFoundError
+    except ImportError:
+        return None
+    try:
+        return Path(snapshot_download(repo, revision=revision, local_files_only=True))
+    except (LocalEntryNotFoundError, OSError, ValueError):  # the last: no valid name of a repository
+        return None
 
 
 def read_json(path: Path) -> dict[str, Any]:

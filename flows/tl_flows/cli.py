@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import logging
 import os
 import sys
-import traceback
 from collections.abc import Sequence
-from pathlib import Path
 
 import click
 import platformdirs
 
-FAILED = 1
-USER_FAULT = 2
-INTERRUPTED = 130
+from tl_flows import faults
 
-_ROOM = (
-    "free some space, or choose other folders with --out and XDG_CACHE_HOME; finished steps are kept, the same command "
-    "goes on from them"
-)
+INTERRUPTED = 130
 
 _COMMANDS = {
     "init": "tl_flows.commands.init",
@@ -72,15 +64,13 @@ def tl(context: click.Context, debug: bool) -> None:
     \b
     tl run --data FOLDER      in any folder, results under tl-run/
     tl run                    in a DVC project, the stages that are stale
+    tl run PROJECT PROJECT    the same for several, with one page over all
     """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 2 for a fault of the input, 130 after Ctrl-C, 1 for a fault of tl."""
     given = sys.argv[1:] if arguments is None else list(arguments)
-    from tl_core.errors import UserError
-    from tl_flows.stage_process import StageError
-
     _log_to_terminal()
     # a library that draws nothing here still makes matplotlib's folders: in tl's cache, not in the user's home
     os.environ.setdefault("MPLCONFIGDIR", str(platformdirs.user_cache_path("tl") / "matplotlib"))
@@ -90,26 +80,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except UserError as error:
-        for line in str(error).splitlines():
-            click.echo(f"tl: {line}", err=True)
-        return USER_FAULT
     except (KeyboardInterrupt, click.Abort):
         click.echo("\ntl: stopped; features and finished steps are kept, the same command goes on from them", err=True)
         return INTERRUPTED
     except BrokenPipeError:
-        return FAILED
-    except StageError as error:  # the stage has told its own fault above
-        for line in str(error).splitlines():
-            click.echo(f"tl: {line}", err=True)
-        return FAILED
+        return faults.FAILED
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            where = f" of {error.filename}" if error.filename else ""
-            click.echo(f"tl: the disk{where} is full; {_ROOM}", err=True)
-            return USER_FAULT
-        _tell_unexpected(error, debug="--debug" in given)
-        return FAILED
+        return faults.tell(error, debug="--debug" in given)
 
 
 def _log_to_terminal() -> None:
@@ -123,19 +100,3 @@ def _log_to_terminal() -> None:
     logger.handlers = [handler]
     logger.setLevel(logging.INFO)
     logger.propagate = False
-
-
-def _tell_unexpected(error: Exception, *, debug: bool) -> None:
-    if debug:
-        traceback.print_exception(error)
-        return
-    from tl_flows.project import cache_folder
-
-    what = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-    try:
-        log: Path = cache_folder() / "last-error.txt"
-        log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
-        where = f"the traceback lies in {log}"
-    except Exception:  # telling about a fault must not be a fault itself
-        where = "`tl --debug ...` shows the traceback"
-    click.echo(f"tl: unexpected {what}; {where}", err=True)

@@ -18,7 +18,7 @@ from tl_flows.code_version import FILE as CODE_VERSION
 from tl_flows.code_version import write_code_version
 from tl_flows.params import edit_params
 from tl_flows.prefect_env import LOGGER
-from tl_flows.project import PARAMS, outside_workspace, project_workspace, require_project
+from tl_flows.project import PARAMS, outside_workspace, project_workspace, require_project, writable
 from tl_flows.stage_process import StageError, run_dvc
 from tl_flows.summary import describe
 
@@ -123,11 +123,11 @@ class Stages(Engine):
         if found is None or found.state == "recorded":
             return
         if found.state == "modified":
-            run_dvc(self.root, ["commit", "--force", found.file], stage_log.info, self.deadline_s)
+            run_dvc(self.root, found.record, stage_log.info, self.deadline_s)
             return
-        log.info("the data are missing: fetching them (dvc pull %s)", found.file)
+        log.info("the data are missing: fetching them (dvc %s)", " ".join(found.fetch))
         try:
-            run_dvc(self.root, ["pull", found.file], stage_log.info, self.deadline_s)
+            run_dvc(self.root, found.fetch, stage_log.info, self.deadline_s)
         except StageError as error:
             raise UserError(
                 f"the data of {found.file} are missing and can't be fetched: {error}; "
@@ -146,7 +146,11 @@ def open_engine(folder: Path, config: Mapping[str, Any] | None, step_hours: floa
 
 
 def open_project(root: Path, edits: Mapping[str, Any], step_hours: float = 24.0) -> Stages:
-    """The engine of a project, after setting `edits` in its params.yaml. Raises UserError on invalid ones."""
+    """The engine of a project, after setting `edits` in its params.yaml.
+
+    Raises UserError on invalid ones, and where the project can't be written.
+    """
+    writable(root / ".tl", "the project's folder", "work in a copy of the project that can be written")
     config = edit_params(root / PARAMS, edits)
     if (root / CODE_VERSION).is_file():
         write_code_version(root / CODE_VERSION)  # so that another version of tl or of a plugin makes stages stale

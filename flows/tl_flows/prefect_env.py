@@ -14,6 +14,7 @@ from pathlib import Path
 from tl_core.errors import UserError
 
 LOCAL_SERVER = "http://127.0.0.1:4200/api"
+LOCAL_HOSTS = ("127.0.0.1", "localhost")
 LOGGER = "tl"
 
 QUIET = {
@@ -49,6 +50,10 @@ def configure(home: Path, settings: Mapping[str, str]) -> None:
     """Set Prefect's environment, which has to happen before its first import; what the user has set stays."""
     for name, value in {**QUIET, "PREFECT_HOME": str(home), **settings}.items():
         os.environ.setdefault(name, value)
+    # a proxy for the outside world knows nothing of this machine, but Prefect's client would ask it
+    direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    missing = [host for host in LOCAL_HOSTS if host not in direct.split(",") and direct != "*"]
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(filter(None, [direct, *missing]))
 
 
 def find_server() -> Server:
@@ -92,9 +97,8 @@ def user_profile() -> dict[str, str]:
 def answers(url: str, seconds: float) -> bool:
     """True where a Prefect API's health check answers within the time."""
     host = urllib.parse.urlsplit(url).hostname or ""
-    local = host in ("127.0.0.1", "localhost", "::1")
-    # a proxy for the outside world knows nothing of this machine
-    handlers = [urllib.request.ProxyHandler({})] if local else []
+    local = host in (*LOCAL_HOSTS, "::1")
+    handlers = [urllib.request.ProxyHandler({})] if local else []  # as in `configure`
     try:
         with urllib.request.build_opener(*handlers).open(f"{url.rstrip('/')}/health", timeout=seconds) as answer:
             return bool(answer.read(16).strip() == b"true")

@@ -7,41 +7,97 @@ import os
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
+import yaml
 from filelock import FileLock, Timeout
 
 from tl_core.config import RunConfig
 from tl_core.errors import UserError
-from tl_core.workspace import Workspace
+from tl_core.workspace import STEPS, Workspace
 
 PARAMS = "params.yaml"
 PIPELINE = "dvc.yaml"
 
 
 def find_project(start: Path) -> Path | None:
-    """The root of the DVC project that `start` lies in, or None outside of any."""
+    """The nearest folder, from `start` upwards, that is a project; None where there is none.
+
+    It may be any folder of its DVC repository: a repository can hold several projects.
+    """
+    start = start.resolve()
+    repository = find_repository(start)
+    if repository is None:
+        return None
+    folders = (folder for folder in (start, *start.parents) if folder.is_relative_to(repository))
+    return next((folder for folder in folders if _has_steps(folder / PIPELINE)), None)
+
+
+def find_repository(start: Path) -> Path | None:
+    """The root of the DVC repository that `start` lies in, or None outside of any in the same git repository."""
     start = start.resolve()
     for folder in (start, *start.parents):
-        if (folder / ".dvc").is_dir() and (folder / PIPELINE).is_file():
+        if (folder / ".dvc").is_dir():
             return folder
+        if (folder / ".git").exists():
+            return None
     return None
 
 
 def require_project(start: Path) -> Path:
-    """The project's root. Raises UserError, with the two ways to go on, where there is none."""
+    """The project that a folder lies in. Raises UserError, with the two ways to go on, where there is none."""
     root = find_project(start)
     if root is None:
         raise UserError(
-            f"{start} lies in no tl project (no {PIPELINE} beside a .dvc folder); "
+            f"{start} lies in no tl project (no {PIPELINE} with tl's steps in a DVC repository); "
             "give the data with --data PATH, or make a project with `tl init`"
         )
     if not (root / PARAMS).is_file():
         raise UserError(f"the project {root} has no {PARAMS}; `tl init` writes one")
     return root
+
+
+def named_projects(folders: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """The projects that a user names, each once. Raises UserError that lists every folder that is none.
+
+    A folder inside a project does not do: it may be meant as data.
+    """
+    roots, faults = [], []
+    for folder in folders:
+        root = Path(folder).expanduser().resolve()
+        if not root.is_dir():
+            faults.append(f"no such folder: {folder}; give the folder of a project, one with a {PIPELINE}")
+        elif find_project(root) != root:
+            faults.append(
+                f"{folder} is no tl project (no {PIPELINE} with tl's steps in a DVC repository); "
+                f"to learn from a folder of samples: tl run --data {folder}"
+            )
+        elif not (root / PARAMS).is_file():
+            faults.append(f"the project {folder} has no {PARAMS}; `tl init` writes one")
+        else:
+            roots.append(root)
+    if faults:
+        raise UserError("\n".join(faults))
+    return list(dict.fromkeys(roots))
+
+
+def _has_steps(pipeline: Path) -> bool:
+    """Whether a pipeline is one of tl's; an unreadable one counts, so that DVC says what is wrong with it."""
+    try:
+        text = pipeline.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return False
+    except (OSError, UnicodeDecodeError):
+        return True
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return True
+    stages = content.get("stages") if isinstance(content, dict) else None
+    return isinstance(stages, dict) and STEPS[0] in stages
 
 
 def cache_folder() -> Path:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import importlib
 import json
 import logging
 import os
 import shutil
-import sys
-import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,25 +15,38 @@ from typing import TYPE_CHECKING, Any
 from tl_core.config import RunConfig, apply_override, validate
 from tl_core.errors import UserError
 from tl_core.workspace import STEPS, Workspace, write_text
-from tl_flows import prefect_env
 from tl_flows.engine import StepResult, open_project
+from tl_flows.flow_session import FlowSession
+from tl_flows.prefect_env import LOGGER
 from tl_flows.project import cache_folder, main_worktree, outside_workspace, sole_run
-from tl_flows.temporary_server import TemporaryServer
 
 if TYPE_CHECKING:
     from tl_core.bundle import ModelBundle
+    from tl_core.report import RunSummary
 
-log = logging.getLogger(prefect_env.LOGGER)
+log = logging.getLogger(LOGGER)
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its steps, its metrics by name, and where its report and model lie."""
+    """A finished run: its steps, its metrics by name, and where its report, the report's facts and the model lie."""
 
     steps: Mapping[str, StepResult]
     metrics: Mapping[str, float]
     report: Path
+    facts: Path
     model_folder: Path
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that the steps took in this run, 0 where all were up to date."""
+        return sum(step.seconds for step in self.steps.values())
+
+    def summary(self) -> RunSummary:
+        """The result in a few numbers and words, its verdict and what that means among them."""
+        from tl_core.report import RunSummary
+
+        return RunSummary.load(self.facts)
 
     def model(self) -> ModelBundle:
         """The trained model, ready to predict from raw sources."""
@@ -99,26 +108,31 @@ def run_outside(config: RunConfig, out: Path) -> Run:
     """The whole pipeline into `out`, features in the user's cache. Raises UserError where `out` can't be used."""
     with sole_run(out):
         workspace = outside_workspace(out, config)
-        server = prefect_env.find_server()
-        steps = _flow(workspace.root, config.model_dump(mode="json"), server, cache_folder() / "prefect")
+        steps = FlowSession(cache_folder() / "prefect").call(workspace.root, config.model_dump(mode="json"))
         publish(workspace)
         return _finished(steps, workspace, workspace.root / "report.html", workspace.root / "model")
 
 
-def run_project(root: Path, edits: Mapping[str, Any]) -> Run:
+def run_project(root: Path, edits: Mapping[str, Any], session: FlowSession | None = None) -> Run:
     """The whole pipeline of a DVC project, after setting `edits` in its params.yaml.
 
     Where every stage is up to date and no Prefect server runs, no server is started for a flow of five no-ops.
+    session: of a command that runs several projects; its own where not given.
     """
     engine = open_project(root, edits)
-    server = prefect_env.find_server()
-    if server.temporary and engine.up_to_date():
+    session = session or project_session(root)
+    if session.temporary and engine.up_to_date():
         log.info("every stage is up to date; no Prefect server runs, so this is not recorded as a flow run")
         steps: Mapping[str, StepResult] = {step: engine.result(step, fresh=True) for step in STEPS}
     else:
-        steps = _flow(root, None, server, main_worktree(root) / ".prefect")
+        steps = session.call(root)
     workspace = engine.workspace
     return _finished(steps, workspace, workspace.state / "report.html", workspace.model)
+
+
+def project_session(root: Path) -> FlowSession:
+    """A session whose temporary server keeps its runs in the project, of linked worktrees in the main one."""
+    return FlowSession(main_worktree(root) / ".prefect")
 
 
 def publish(workspace: Workspace) -> None:
@@ -138,7 +152,7 @@ def render_timed(workspace: Workspace, target: Path) -> Path:
 
     Raises UserError where nothing has been evaluated.
     """
-    facts = workspace.step("evaluate") / "report.json"
+    facts = _facts(workspace)
     if not facts.is_file():
         raise UserError(f"no report in {workspace.root}: {facts} is missing; `tl run` makes one")
     from tl_core.report import ReportFacts, render_report
@@ -149,36 +163,14 @@ def render_timed(workspace: Workspace, target: Path) -> Path:
     return target
 
 
-def _flow(
-    folder: Path, config: dict[str, Any] | None, server: prefect_env.Server, home: Path
-) -> Mapping[str, StepResult]:
-    """Call the flow with its server up; whatever takes seconds to load does so while the server starts."""
-    started = None
-    if "prefect" not in sys.modules:  # else its settings are the caller's, who imported it
-        prefect_env.configure(home, server.settings)
-        if server.temporary:
-            started = TemporaryServer(home)
-            os.environ["PREFECT_API_URL"] = started.url
-    from tl_flows.flow import pipeline
-
-    if config is not None:
-        threading.Thread(target=_import_ahead, name="import-ahead").start()
-    if started is not None:
-        started.wait()
-    steps: Mapping[str, StepResult] = pipeline(str(folder), config)
-    return steps
-
-
-def _import_ahead() -> None:
-    with contextlib.suppress(Exception):  # the step that needs it reports it
-        importlib.import_module("tl_core.steps")
-        importlib.import_module("tl_core.registry").load_registry()
-
-
 def _finished(steps: Mapping[str, StepResult], workspace: Workspace, report: Path, model: Path) -> Run:
     if not (report.is_file() and all(step.fresh for step in steps.values())):
         render_timed(workspace, report)
-    return Run(steps, _read(workspace.metrics), report, model)
+    return Run(steps, _read(workspace.metrics), report, _facts(workspace), model)
+
+
+def _facts(workspace: Workspace) -> Path:
+    return workspace.step("evaluate") / "report.json"
 
 
 def _read(path: Path) -> dict[str, Any]:

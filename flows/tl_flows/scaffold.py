@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import textwrap
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from tl_core.errors import UserError
 from tl_flows import versioning
 from tl_flows.code_version import FILE as CODE_VERSION
 from tl_flows.code_version import write_code_version
-from tl_flows.project import PARAMS, PIPELINE
+from tl_flows.project import PARAMS, PIPELINE, find_repository
 from tl_flows.stage_process import run_dvc
 
 IGNORED = (
@@ -30,8 +31,9 @@ _RECORD_SECONDS = 24 * 3600.0
 def init_project(root: Path, data: Path | None, *, git: bool) -> Iterator[str]:
     """Make `root` a project, telling each thing done; files that are there are kept as they are.
 
-    data: what the pipeline reads, tracked by DVC where it lies inside `root`. Raises UserError outside of a git
-    repository unless git is False, and where the data are not there.
+    root: a folder of its own, or one in a DVC repository that is there. data: what the pipeline reads, tracked by DVC
+    where it lies inside the repository. Raises UserError outside of a git repository unless git is False, and where
+    the data are not there.
     """
     if git and not _in_git(root):
         raise UserError(
@@ -40,19 +42,28 @@ def init_project(root: Path, data: Path | None, *, git: bool) -> Iterator[str]:
         )
     if data is not None and not data.exists():
         raise UserError(f"no such data: {data}; give a folder of samples or a table, or leave it out")
-    source = "data" if data is None else _inside(root, data)
-    if (root / ".dvc").is_dir():
-        yield "kept the DVC project that is here"
-    else:
+    repository = find_repository(root)
+    if repository is None:
         versioning.initialise(root, git=git)
         yield "made a DVC project (.dvc/)"
+    elif repository == root:
+        yield "kept the DVC project that is here"
+    else:
+        yield f"kept the DVC repository that this folder lies in ({os.path.relpath(repository, root)})"
+    repository = repository or root
+    source = "data" if data is None else _inside(root, data, repository)
     yield from _write(root / PARAMS, params_text(source))
-    template = (resources.files("tl_flows") / "templates" / "pipeline.yaml").read_text(encoding="utf-8")
-    yield from _write(root / PIPELINE, template.replace("@DATA@", json.dumps(source, ensure_ascii=False)))
+    yield from _write(root / PIPELINE, pipeline_text(source, environment=os.path.relpath(repository / ".venv", root)))
     yield from _ignore(root / ".gitignore")
     write_code_version(root / CODE_VERSION)
     yield f"wrote {CODE_VERSION}"
     yield from _track(root, data, source)
+
+
+def pipeline_text(data: str, environment: str = ".venv") -> str:
+    """The stages over `data`; environment: the virtual environment to look for `tl` in, relative to the project."""
+    template = (resources.files("tl_flows") / "templates" / "pipeline.yaml").read_text(encoding="utf-8")
+    return template.replace("@DATA@", json.dumps(data, ensure_ascii=False)).replace("@ENVIRONMENT@", environment)
 
 
 def params_text(data: str) -> str:
@@ -102,7 +113,7 @@ def _track(root: Path, data: Path | None, source: str) -> Iterator[str]:
               tl run""")
         return
     if Path(source).is_absolute():
-        yield f"{source} lies outside the project: watched, but not versioned"
+        yield f"{source} lies outside the repository: watched, but not versioned"
     elif versioning.tracked(root, root / source) is not None:
         yield f"kept how {source} is tracked"
     else:
@@ -112,9 +123,11 @@ def _track(root: Path, data: Path | None, source: str) -> Iterator[str]:
     yield "next: tl run"
 
 
-def _inside(root: Path, data: Path) -> str:
+def _inside(root: Path, data: Path, repository: Path) -> str:
+    """The data's path relative to the project where they lie in its repository, absolute otherwise."""
     path = data.resolve()
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) and path != root else str(path)
+    inside = path.is_relative_to(repository) and not root.is_relative_to(path)
+    return Path(os.path.relpath(path, root)).as_posix() if inside else str(path)
 
 
 def _in_git(root: Path) -> bool:

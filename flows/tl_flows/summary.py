@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from tl_flows.projects import ProjectRun
     from tl_flows.runs import Run
 
 SPLITS = ("train", "val", "test")  # tl_core.types.SPLITS, whose import would cost the seconds that torch takes
 RESTORED = "restored from an earlier run"
 Outputs = Mapping[str, Any]
+# by the verdict's state: what a table says of it beside the floors, and in which colour
+VERDICTS = {"above": ("clearly above", "green"), "unclear": ("can't tell", "yellow"), "below": ("below", "red")}
 
 FLOORS = {"floor_majority": "floor: majority class", "floor_random_init": "floor: random weights"}
 # the answer that is the same for every row, by a metric of the task
@@ -104,6 +107,36 @@ def table(run: Run) -> Table:
     for step in run.steps.values():
         took = f"{step.seconds:.1f} s" if step.outputs else RESTORED
         result.add_row(step.step, "up to date" if step.fresh else took)
+    return result
+
+
+def projects_table(done: Iterable[ProjectRun]) -> Table:
+    """The end of a run of several projects: a row each."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    result = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)  # narrow: two lines a row fit most terminals
+    result.add_column("project\nmodality", overflow="fold")
+    result.add_column("test\nrows", justify="right")
+    result.add_column("result,\ninterval", no_wrap=True)
+    result.add_column("floors", no_wrap=True)
+    result.add_column("verdict")
+    result.add_column("seconds", justify="right")
+    for project in done:
+        name = Text(project.name, style="bold")
+        if project.run is None or project.summary is None:
+            result.add_row(name, "", "", "", Text("failed", style="red"), "")
+            continue
+        told, fresh = project.summary, all(step.fresh for step in project.run.steps.values())
+        result.add_row(
+            name.append(f"\n{told.modality}", style="not bold"),
+            f"{told.n_test:,}",
+            f"{told.value:.3f} {told.metric}\n{told.low:.3f} to {told.high:.3f}",
+            "\n".join(f"{floor.value:.3f} {floor.title}" for floor in told.floors),
+            Text(*VERDICTS[told.state]),
+            "up to\ndate" if fresh else f"{project.run.seconds:.1f}",
+        )
     return result
 
 

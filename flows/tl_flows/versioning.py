@@ -8,22 +8,31 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from tl_core.errors import UserError
+from tl_core.workspace import STEPS
+from tl_flows.project import PIPELINE
 
 EXAMPLES = 5  # names listed of what was added, removed or modified
 
 
 @dataclass(frozen=True)
 class Tracked:
-    """The .dvc file that records the data, and how the workspace stands to it."""
+    """The .dvc file that records the data, and how the workspace stands to it.
+
+    file: relative to the project, `../../data.dvc` where the data of a sub-project lie in a folder above. record,
+    fetch: the arguments that make DVC do so; of a folder that several projects share, only the part read by this one.
+    """
 
     file: str
     state: Literal["recorded", "modified", "missing"]
+    record: tuple[str, ...]
+    fetch: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -58,20 +67,24 @@ def stale_stages(root: Path, stages: Sequence[str]) -> dict[str, list[str]]:
     """The stages that must run again, each with what changed; a stage that is up to date is left out."""
     with _repo(root) as repo:
         # a bare stage name would be looked up in the current folder's pipeline
-        found = repo.status(targets=[f"{root / 'dvc.yaml'}:{stage}" for stage in stages])
+        found = repo.status(targets=[f"{root / PIPELINE}:{stage}" for stage in stages])
     return {address.rpartition(":")[2]: _reasons(entries) for address, entries in found.items()}
 
 
 def tracked(root: Path, data: Path) -> Tracked | None:
     """How the data are tracked, or None where no .dvc file covers them."""
     with _repo(root) as repo:
-        out = _out(repo, data)
-        if out is None:
+        source = _source(repo, _watched(repo, root, data))
+        if source is None:
             return None
-        file = Path(out.stage.path).relative_to(repo.root_dir).as_posix()
-        if not out.exists:
-            return Tracked(file, "missing")
-        return Tracked(file, "modified" if out.changed_checksum() else "recorded")
+        file, path = _relative(Path(source.out.stage.path), root), _relative(source.path, root)
+        # `dvc commit` of a part would record the whole, and put only the part into the cache
+        record = ("add", path) if source.inside else ("commit", "--force", file)
+        if not source.out.exists:
+            return Tracked(file, "missing", record, ("pull", file))
+        if not source.path.exists():
+            return Tracked(file, "missing", record, ("pull", path))
+        return Tracked(file, "modified" if source.modified() else "recorded", record, ("pull", path))
 
 
 def recorded_digests(root: Path, data: Path) -> dict[str, str] | None:
@@ -81,16 +94,12 @@ def recorded_digests(root: Path, data: Path) -> dict[str, str] | None:
     """
     folder = data if data.is_dir() else data.parent
     with _repo(root) as repo:
-        out = _out(repo, folder)
+        source = _source(repo, folder)
         # older DVC hashed text with its line ends changed: not the bytes that a loader reads
-        if out is None or not out.exists or out.hash_name != "md5" or out.changed_checksum():
+        if source is None or source.out.hash_name != "md5" or not source.path.exists() or source.modified():
             return None
-        files = _files(out, out.hash_info)
-    if files is None:
-        return None
-    inside = folder.resolve().relative_to(Path(out.fs_path).resolve()).parts
-    depth = len(inside)
-    return {"/".join(key[depth:]): md5 for key, md5 in files.items() if key[:depth] == inside and len(key) > depth}
+        files = _files(source.path, source.recorded)
+    return None if files is None else {"/".join(key): md5 for key, md5 in files.items()}
 
 
 def changes(root: Path, data: Path, stage: str) -> FileChanges | None:
@@ -99,13 +108,13 @@ def changes(root: Path, data: Path, stage: str) -> FileChanges | None:
     None where DVC doesn't track the data.
     """
     with _repo(root) as repo:
-        out = _out(repo, data)
-        if out is None:
+        source = _source(repo, data)
+        if source is None:
             return None
-        new = _files(out, out.hash_info) or {}
-        before = _locked(repo, stage, out)
-        old = _files(out, before) if before else None
-        size = {md5: _cached_size(out, md5) for md5 in {*new.values(), *(old or {}).values()}}
+        new = _files(source.path, source.recorded) or {}
+        old = _files(source.path, _seen(repo, root, stage, source))
+        source.keep_list()
+        size = {md5: _cached_size(source.out, md5) for md5 in {*new.values(), *(old or {}).values()}}
     total = sum(size[md5] for md5 in new.values())
     if old is None:
         return FileChanges(len(new), total, known=False)
@@ -144,7 +153,7 @@ def _repo(root: Path) -> Iterator[Any]:
 
     logging.getLogger("dvc").setLevel(logging.ERROR)
     try:
-        repo = Repo(str(root), _wait_for_lock=True)
+        repo = _open(Repo, root)
         try:
             yield repo
         finally:
@@ -153,39 +162,115 @@ def _repo(root: Path) -> Iterator[Any]:
         raise UserError(f"DVC can't read the project {root}: {error}") from error
 
 
-def _out(repo: Any, data: Path) -> Any | None:
-    """The data source (`dvc add`) that holds the path, if any."""
-    path = Path(data).resolve()
-    for out in repo.index.outs:
-        if out.stage.is_data_source and path.is_relative_to(Path(out.fs_path).resolve()):
-            return out
+def _open(kind: Any, root: Path) -> Any:
+    try:
+        return kind(str(root), _wait_for_lock=True)
+    except OSError as error:  # its folder for what all repositories of a machine share, unless told otherwise
+        raise UserError(
+            f"DVC can't work in {error.filename}: {error.strerror}; free or mend it, or name another folder for its "
+            "records with DVC_SITE_CACHE_DIR"
+        ) from error
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Data in a data source of DVC (`dvc add`): the output, the data's place in it, and what is recorded there.
+
+    inside: path parts, none where the data are the output itself; recorded: DVC's object, None where unknown.
+    """
+
+    out: Any
+    path: Path
+    inside: tuple[str, ...]
+    recorded: Any | None
+
+    def modified(self) -> bool:
+        """Whether the workspace differs from what is recorded; hashes of unchanged files come from DVC's own cache."""
+        if not self.inside or self.recorded is None:
+            return bool(self.out.changed_checksum())
+        from dvc_data.hashfile.build import build
+
+        out, path = self.out, str(self.path)
+        _, _, found = build(out.cache, path, out.fs, out.hash_name, ignore=out.dvcignore, dry_run=True)
+        return bool(found.hash_info != self.recorded.hash_info)
+
+    def keep_list(self) -> None:
+        """Keep the list of a part's files in DVC's cache; by itself DVC keeps only the list of the whole.
+
+        dvc.lock names it by its hash, so that the next version can be compared with this one.
+        """
+        if self.inside and self.recorded is not None and self.recorded.hash_info.isdir:
+            from dvc_data.hashfile.db import add_update_tree
+
+            add_update_tree(self.out.cache, self.recorded)
+
+
+def _source(repo: Any, data: Path) -> _Source | None:
+    outs = [out for out in repo.index.outs if out.stage.is_data_source]
+    for path in (_place(data), data.resolve()):  # the second: a link that the user made to tracked data
+        for out in outs:
+            place = _place(Path(out.fs_path))
+            if path.is_relative_to(place):
+                inside = path.relative_to(place).parts
+                # DVC's own spelling of the path: the project may have been reached through a link
+                return _Source(out, Path(out.fs_path, *inside), inside, _object(out, out.hash_info, inside))
     return None
 
 
-def _files(out: Any, hash_info: Any) -> dict[tuple[str, ...], str] | None:
-    """md5 by path parts inside the tracked folder; the one file under its own name; None where not in the cache."""
+def _place(path: Path) -> Path:
+    """The path with links resolved but its own: DVC may have linked a tracked file into its cache."""
+    path = Path(os.path.abspath(path))  # noqa: PTH100 - data/x/.. is data, whatever x links to
+    return path.parent.resolve() / path.name
+
+
+def _object(out: Any, hash_info: Any, inside: tuple[str, ...]) -> Any | None:
+    """DVC's object of a part of a tracked folder, or of the whole; None where the cache doesn't have its list."""
     from dvc_data.hashfile.tree import Tree
     from dvc_objects.errors import ObjectFormatError
 
     if not hash_info:
         return None
     if not hash_info.isdir:
-        return {(Path(out.fs_path).name,): hash_info.value}
+        return out.cache.get(hash_info.value)
     try:
         tree: Any = Tree.load(out.cache, hash_info)
-        return {key: info.value for key, (_, info) in tree.iteritems()}
     except (FileNotFoundError, ObjectFormatError):
         return None
+    return tree.get_obj(out.cache, inside) if inside else tree
 
 
-def _locked(repo: Any, stage: str, out: Any) -> Any | None:
-    """The hash of the data that dvc.lock records for the stage's last run."""
-    for candidate in repo.index.stages:
-        if getattr(candidate, "name", None) == stage:  # .dvc files are stages without a name
-            for dep in candidate.deps:
-                if dep.fs_path == out.fs_path:
-                    return dep.hash_info
+def _files(path: Path, found: Any | None) -> dict[tuple[str, ...], str] | None:
+    """md5 by path parts inside the data; one file under its own name."""
+    if found is None:
+        return None
+    if not found.hash_info.isdir:
+        return {(path.name,): found.hash_info.value}
+    return {key: info.value for key, (_, info) in found.iteritems()}
+
+
+def _seen(repo: Any, root: Path, stage: str, source: _Source) -> Any | None:
+    """The data as dvc.lock records them for the last run of the project's stage."""
+    for dep in _dependencies(repo, root, stage):
+        if source.path.is_relative_to(dep.fs_path):
+            return _object(source.out, dep.hash_info, source.path.relative_to(dep.fs_path).parts)
     return None
+
+
+def _watched(repo: Any, root: Path, data: Path) -> Path:
+    """The data with all that makes the first step stale together with them, where its stage watches more."""
+    places = (Path(dep.fs_path) for dep in _dependencies(repo, root, STEPS[0]))
+    return next((place for place in places if _place(data).is_relative_to(_place(place))), data)
+
+
+def _dependencies(repo: Any, root: Path, stage: str) -> list[Any]:
+    for candidate in repo.index.stages:  # of all pipelines of the repository; .dvc files are stages without a name
+        if getattr(candidate, "name", None) == stage and Path(candidate.path).resolve() == (root / PIPELINE).resolve():
+            return list(candidate.deps)
+    return []
+
+
+def _relative(path: Path, root: Path) -> str:
+    return Path(os.path.relpath(_place(path), root.resolve())).as_posix()
 
 
 def _cached_size(out: Any, md5: str) -> int:

@@ -20,6 +20,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from tl_core.errors import UserError
+
 Batches = Callable[[int], tuple[Tensor, Tensor]]  # of a step: inputs [B, C, H, W], labels int64 [B]
 Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # outputs [B, D], labels: the loss, the share hit
 
@@ -39,7 +41,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if self.save_every % self.log_every:
-            raise ValueError(f"save_every {self.save_every} is no multiple of log_every {self.log_every}")
+            raise UserError(f"save_every {self.save_every} is no multiple of log_every {self.log_every}")
 
     def rate(self, step: int) -> float:
         """The learning rate of a step."""
@@ -49,7 +51,8 @@ class Schedule:
 
 @dataclass
 class Progress:
-    """Where the training stands. curve: a row per log_every steps: step, loss, share of labels hit, CPU seconds."""
+    """Where the training stands. curve: a row per log_every steps: step, loss, share of labels hit, CPU seconds of the
+    training itself (drawing the data not counted)."""
 
     step: int
     curve: list[dict[str, float]]
@@ -65,7 +68,8 @@ def train(
 ) -> Progress:
     """Train `network` (inputs to outputs) in place, from `checkpoint` where there is one, to the schedule's end.
 
-    identity: what else the run depends on; a checkpoint of another identity or schedule is refused (ValueError).
+    identity: what else the run depends on, a JSON object. Raises UserError on a checkpoint of another identity or
+    schedule.
     """
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.train()
@@ -99,12 +103,14 @@ def train(
     return progress
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Progress]:
-    """The network's tensors and the progress of a checkpoint."""
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Progress, dict[str, Any]]:
+    """The network's tensors, the progress and the identity of a checkpoint."""
     with safe_open(path, "pt") as stored:
         facts = json.loads(stored.metadata()["progress"])
+        identity = json.loads(json.loads(stored.metadata()["name"])["identity"])
         names = [name for name in stored.keys() if name.startswith("network.")]  # noqa: SIM118
-        return {n.removeprefix("network."): stored.get_tensor(n) for n in names}, Progress(**facts)
+        tensors = {name.removeprefix("network."): stored.get_tensor(name) for name in names}
+    return tensors, Progress(**facts), identity
 
 
 def _groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -133,13 +139,13 @@ def _save(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, prog
 def _restore(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, name: str) -> Progress:
     with safe_open(path, "pt") as stored:
         if stored.metadata()["name"] != name:
-            raise ValueError(f"{path} is of another run ({stored.metadata()['name']}); remove it to begin anew")
+            raise UserError(f"{path} is of another run ({stored.metadata()['name']}); remove it to begin anew")
         state: dict[int, dict[str, Tensor]] = {}
         for key in stored.keys():  # noqa: SIM118
             if key.startswith("optimiser."):
                 _, number, field = key.split(".")
                 state.setdefault(int(number), {})[field] = _laid_out(stored.get_tensor(key))
-    tensors, progress = read_checkpoint(path)
+    tensors, progress, _ = read_checkpoint(path)
     network.load_state_dict(tensors)
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
     return progress

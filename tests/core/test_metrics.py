@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Mapping
@@ -19,15 +20,18 @@ import sklearn.metrics as sk
 from tl_core.errors import UserError
 from tl_core.evaluation import (
     Evaluation,
+    Floor,
+    Interval,
     evaluate_predictions,
     majority_predictions,
+    meaning,
     predictions_table,
     verdict,
     worst_rows,
     write_predictions,
 )
 from tl_core.evaluation.metrics import measure
-from tl_core.types import Targets
+from tl_core.types import Targets, Task
 
 RNG = np.random.default_rng(0)
 
@@ -233,6 +237,60 @@ def test_the_verdict_goes_by_paired_intervals() -> None:
     assert "random weights (gain -0.0" in same.sentence
     bad = Case(good.targets, np.roll(good.predictions, 1, axis=1), good.truth)
     assert verdict(bad.evaluate({"majority": majority})).state == "below"
+
+
+def told(task: Task = "multiclass", strategy: str = "probe", **gains: tuple[float, float]) -> str:
+    """The meaning of an evaluation whose floors have these gains."""
+    case = multiclass(20, 3).evaluate()
+    floors = {
+        name: Floor(Interval.of(0.5, 0.4, 0.6), Interval.of((low + high) / 2, low, high))
+        for name, (low, high) in gains.items()
+    }
+    return meaning(dataclasses.replace(case, task=task, floors=floors), strategy)
+
+
+@pytest.mark.parametrize(
+    ("text", "facts"),
+    [
+        (
+            "pretrained features beat the same network with random weights by 12 to 20 points: pretraining helps here",
+            {"majority": (0.5, 0.6), "random_init": (0.12, 0.2)},
+        ),
+        (
+            "the fine-tuned network beats a probe on the same network with random weights by 12 to 20 points: "
+            "pretraining and fine-tuning together help here",
+            {"majority": (0.5, 0.6), "random_init": (0.12, 0.2), "strategy": "finetune"},
+        ),
+        (
+            "can't tell whether pretraining helps here: pretrained features may be 4 points worse or 1.2 points better "
+            "than the same network with random weights",
+            {"majority": (0.5, 0.6), "random_init": (-0.04, 0.012)},
+        ),
+        (
+            "the same network with random weights does better than pretrained features by 3 to 8 points: pretraining "
+            "hurts here",
+            {"majority": (0.5, 0.6), "random_init": (-0.08, -0.03)},
+        ),
+        (
+            "worse than always answering the training rows' commonest class by 10 points: look at the labels and the "
+            "split first",
+            {"majority": (-0.101, -0.099), "random_init": (0.12, 0.2)},
+        ),
+        (
+            "can't tell it from always answering the training rows' mean: the features say little about these labels, "
+            "or the test samples are too few",
+            {"majority": (-0.1, 0.1), "random_init": (0.12, 0.2), "task": "regression"},
+        ),
+        (
+            "better than always answering the training rows' mean by 0.30 to 0.45 of R²; not compared with random "
+            "weights",
+            {"majority": (0.3, 0.45), "task": "regression"},
+        ),
+        ("not compared with random weights", {}),
+    ],
+)
+def test_the_meaning_is_said_in_plain_words(text: str, facts: dict[str, Any]) -> None:
+    assert told(**facts) == text
 
 
 def test_a_gain_that_never_changes_is_as_wide_as_both_intervals_allow() -> None:

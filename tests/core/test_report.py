@@ -20,8 +20,8 @@ import pytest
 
 from tl_core.errors import FormatError
 from tl_core.evaluation import Evaluation, evaluate_predictions, majority_predictions
-from tl_core.report import BackboneFacts, DataFacts, Example, ReportFacts, render_report, write_plots
-from tl_core.report.plots import Scale
+from tl_core.report import BackboneFacts, DataFacts, Example, ReportFacts, RunSummary, render_report, write_plots
+from tl_core.report.scale import Scale
 from tl_core.types import Targets, Task
 
 INTENTS = ("book a table", "cancel order", "change address", "greeting", "opening hours", "refund", "track parcel")
@@ -356,3 +356,16 @@ def test_plot_files_hold_what_dvc_draws(task: Task, tmp_path: Path) -> None:
             ]
     assert (tmp_path / "path.csv").read_text().startswith("strength,train,val\n0.01,1")
     json.dumps(facts.evaluation.flat_metrics(), allow_nan=False)
+
+
+def test_a_summary_is_read_back_from_the_reports_facts(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    facts = text_demo()
+    facts.save(path)
+    summary = RunSummary.load(path)
+    assert summary == facts.summary()
+    assert (summary.metric, summary.n_test, summary.state) == ("accuracy", 126, "above")
+    assert [floor.title for floor in summary.floors] == ["commonest class", "random weights"]
+    path.write_text('{"format": 1, "facts": {}}')
+    with pytest.raises(FormatError, match=r"no summary in .*report\.json: KeyError; evaluate again"):
+        RunSummary.load(path)

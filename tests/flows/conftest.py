@@ -94,6 +94,19 @@ def dvc_project(tmp_path: Path, git: Git) -> Path:
     return root
 
 
+@pytest.fixture
+def sub_project(dvc_project: Path, git: Git) -> Path:
+    """A project in a folder of the same repository, over a part of the same tracked data."""
+    root = dvc_project / "demo" / "sub"
+    root.mkdir(parents=True)
+    (root / "dvc.yaml").write_text(STAGES.replace("[data,", "[../../data/a,"))
+    (root / "stage.py").write_text(STAGE.replace('"data"', '"../../data/a"'))
+    (root / "params.yaml").write_text("seed: 0\ndata: {path: ../../data/a}\n")
+    git(dvc_project, "add", "-A")
+    git(dvc_project, "commit", "-qm", "sub-project")
+    return root
+
+
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a temporary Prefect server for the whole session."""

@@ -47,7 +47,7 @@ def test_an_unknown_command_gets_the_nearest(capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["run"], "tl: {here} lies in no tl project (no dvc.yaml beside a .dvc folder); give the data with --data"),
+        (["run"], "tl: {here} lies in no tl project (no dvc.yaml with tl's steps in a DVC repository); give"),
         (["select"], "tl: {here} lies in no tl project"),
         (["run", "--data", "nowhere"], "tl: no such data: nowhere; give a folder of samples or a table"),
         (["run", "--out", "o"], "tl: --out goes with --data"),

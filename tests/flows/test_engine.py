@@ -88,7 +88,7 @@ def test_version_in_a_project_gets_dvcs_digests_and_the_changed_files(
     config = RunConfig.model_validate({"data": {"path": "data/a"}})
     outputs = tl_flows.steps.run_project_step("version", config, Watcher().registry(), engine.workspace)
     assert sorted(given["digests"]) == ["1.txt", "2.txt"]
-    assert outputs["files"].startswith("3 files, 46 B; no earlier version")
+    assert outputs["files"].startswith("2 files, 32 B; no earlier version")
     assert engine.result("version", fresh=False).outputs == outputs
 
 

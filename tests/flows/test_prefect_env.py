@@ -77,9 +77,10 @@ def test_then_a_local_server_and_at_last_a_temporary_one(server: str, monkeypatc
 
 
 def test_settings_that_the_user_made_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "environ", {"PREFECT_LOGGING_LEVEL": "DEBUG"})
+    monkeypatch.setattr(os, "environ", {"PREFECT_LOGGING_LEVEL": "DEBUG", "NO_PROXY": "localhost,.example.org"})
     prefect_env.configure(tmp_path, {"PREFECT_API_URL": "here"})
     assert os.environ["PREFECT_LOGGING_LEVEL"] == "DEBUG"
     assert os.environ["PREFECT_HOME"] == str(tmp_path)
     assert os.environ["PREFECT_API_URL"] == "here"
     assert os.environ["DO_NOT_TRACK"] == "1"
+    assert os.environ["NO_PROXY"] == os.environ["no_proxy"] == "localhost,.example.org,127.0.0.1"

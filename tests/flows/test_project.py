@@ -13,16 +13,64 @@ from tl_flows import project
 from tl_core.config import RunConfig, StoreConfig
 from tl_core.errors import UserError
 
+PIPELINE = "stages: {version: {cmd: tl version}}\n"
+
+
+def make_project(root: Path) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "dvc.yaml").write_text(PIPELINE)
+    (root / "params.yaml").write_text("seed: 0\n")
+    return root.resolve()
+
 
 def test_a_project_is_found_from_below(tmp_path: Path) -> None:
     (tmp_path / ".dvc").mkdir()
     below = tmp_path / "a" / "b"
     below.mkdir(parents=True)
     assert project.find_project(below) is None  # a DVC folder without a pipeline is none of ours
-    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    (tmp_path / "dvc.yaml").write_text(PIPELINE)
     assert project.find_project(below) == tmp_path.resolve()
     with pytest.raises(UserError, match=r"has no params\.yaml; `tl init` writes one"):
         project.require_project(below)
+
+
+def test_a_repository_may_hold_several_projects(tmp_path: Path) -> None:
+    repository = make_project(tmp_path / "repository")
+    (repository / ".dvc").mkdir()
+    inner = make_project(repository / "demo" / "image")
+    (inner / "artifacts").mkdir()
+    assert project.find_project(inner / "artifacts") == inner
+    assert project.find_project(inner.parent) == repository
+    other = repository / "cleaning"  # a pipeline of somebody else's: not tl's
+    other.mkdir()
+    (other / "dvc.yaml").write_text("stages: {clean: {cmd: clean}}\n")
+    assert project.find_project(other) == repository
+    (inner / "dvc.yaml").write_text("stages: [")
+    assert project.find_project(inner) == inner  # DVC says what is wrong with it
+    apart = make_project(repository / "apart")
+    (apart / ".git").mkdir()  # a git repository of its own has its own history of data
+    assert project.find_project(apart) is None
+    nested = repository / "nested"  # what lies above a repository's root is none of its projects
+    (nested / ".dvc").mkdir(parents=True)
+    assert project.find_project(nested) is None
+
+
+def test_named_projects_are_checked_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make_project(tmp_path)
+    (root / ".dvc").mkdir()
+    inner = make_project(root / "demo" / "image")
+    (root / "data").mkdir()
+    monkeypatch.chdir(root)
+    assert project.named_projects([".", "demo/image", "./demo/../demo/image"]) == [root, inner]
+    (inner / "params.yaml").unlink()
+    with pytest.raises(UserError) as caught:
+        project.named_projects(["demo/image", "data", "nowhere"])
+    assert str(caught.value).splitlines() == [
+        "the project demo/image has no params.yaml; `tl init` writes one",
+        "data is no tl project (no dvc.yaml with tl's steps in a DVC repository); to learn from a folder of samples: "
+        "tl run --data data",
+        "no such folder: nowhere; give the folder of a project, one with a dvc.yaml",
+    ]
 
 
 def test_a_linked_worktree_shares_the_store_of_the_main_one(tmp_path: Path, git: Callable[..., None]) -> None:

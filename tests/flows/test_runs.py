@@ -10,6 +10,7 @@ import pytest
 import tl_flows
 from tl_flows import prefect_env, runs
 from tl_flows.engine import StepResult
+from tl_flows.flow_session import FlowSession
 
 from tl_core.config import RunConfig
 from tl_core.errors import UserError
@@ -59,7 +60,7 @@ def make_outputs(workspace: Workspace, accuracy: float) -> None:
 def _no_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
     """The flow replaced by what it leaves behind, so that a test takes no server."""
 
-    def flow(folder: Path, config: dict[str, Any], *_: Any) -> dict[str, StepResult]:
+    def call(self: FlowSession, folder: Path, config: dict[str, Any]) -> dict[str, StepResult]:
         make_outputs(runs.outside_workspace(folder, RunConfig()), config["seed"] / 10)
         return {step: StepResult(step, False, {"seconds": 1.0}) for step in STEPS}
 
@@ -67,7 +68,7 @@ def _no_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
         target.write_text("page")
         return target
 
-    monkeypatch.setattr(runs, "_flow", flow)
+    monkeypatch.setattr(FlowSession, "call", call)
     monkeypatch.setattr(runs, "render_timed", render)
     monkeypatch.setattr(prefect_env, "find_server", lambda: prefect_env.Server(None, {}))
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,16 @@ import pytest
 import yaml
 from tl_flows import versioning
 from tl_flows.code_version import PLUGINS
-from tl_flows.scaffold import init_project, params_text
+from tl_flows.scaffold import init_project, params_text, pipeline_text
 
 from tl_core.config import RunConfig, describe, load_config
 from tl_core.errors import UserError
-from tl_core.registry import GROUP
+from tl_core.registry import GROUP, load_registry
+from tl_core.weights import weights_here
 from tl_core.workspace import STEPS
 
 ROOT = Path(__file__).parents[2]
+PROJECTS = [(".", "text"), ("demo/image", "image"), ("demo/audio", "audio")]
 
 
 def stages_of(text: str) -> dict[str, Any]:
@@ -52,7 +54,9 @@ def test_a_project_around_the_data(repository: Path) -> None:
     ]
     assert load_config(repository / "params.yaml").data.path == "my photos"
     assert set(versioning.stale_stages(repository, STEPS)) == set(STEPS)
-    assert versioning.tracked(repository, repository / "my photos") == versioning.Tracked("my photos.dvc", "recorded")
+    found = versioning.tracked(repository, repository / "my photos")
+    assert found is not None
+    assert (found.file, found.state) == ("my photos.dvc", "recorded")
     config = (repository / ".dvc" / "config").read_text().lower()
     assert "analytics = false" in config
     assert "autostage = true" in config
@@ -73,7 +77,29 @@ def test_nothing_is_overwritten(repository: Path) -> None:
 def test_data_elsewhere_are_watched_but_not_versioned(repository: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     told = list(init_project(repository, tmp_path / "other", git=True))
-    assert told[-2] == f"{tmp_path / 'other'} lies outside the project: watched, but not versioned"
+    assert told[-2] == f"{tmp_path / 'other'} lies outside the repository: watched, but not versioned"
+
+
+def test_a_project_in_a_folder_of_a_repository_that_is_there(repository: Path) -> None:
+    list(init_project(repository, Path("my photos"), git=True))
+    inner = repository / "demo" / "cats"
+    inner.mkdir(parents=True)
+    told = list(init_project(inner, Path("my photos") / "cat", git=True))
+    assert told == [
+        "kept the DVC repository that this folder lies in (../..)",
+        "wrote params.yaml",
+        "wrote dvc.yaml",
+        "added 10 lines to .gitignore",
+        "wrote tl-code.json",
+        "kept how ../../my photos/cat is tracked",
+        "next: tl run",
+    ]
+    assert not (inner / ".dvc").exists()
+    assert load_config(inner / "params.yaml").data.path == "../../my photos/cat"
+    stages = stages_of((inner / "dvc.yaml").read_text())
+    assert stages["version"]["deps"][0] == "../../my photos/cat"
+    assert stages["tune"]["cmd"] == 'PATH="$PATH:../../.venv/bin" tl tune'
+    assert set(versioning.stale_stages(inner, STEPS)) == set(STEPS)
 
 
 def test_without_git_the_user_chooses(tmp_path: Path) -> None:
@@ -100,29 +126,39 @@ def test_params_hold_every_key_with_its_default(tmp_path: Path) -> None:
     assert keys == {name for name, *_ in describe()}
 
 
-def test_the_reference_projects_stages_are_the_ones_that_init_writes() -> None:
-    code = {"tl_core", "plugins/text/tl_text", "flows/tl_flows", "tl-code.json", "data", "@DATA@"}
-    template = (resources.files("tl_flows") / "templates" / "pipeline.yaml").read_text(encoding="utf-8")
-    written, reference = stages_of(template.replace("@DATA@", '"@DATA@"')), stages_of((ROOT / "dvc.yaml").read_text())
-    assert list(reference) == list(written) == list(STEPS)
+@pytest.mark.parametrize(("folder", "modality"), PROJECTS)
+def test_the_repositorys_own_projects_have_the_stages_that_init_writes(folder: str, modality: str) -> None:
+    root = ROOT / folder
+    up = "../../" if folder != "." else ""
+    code = {f"{up}tl_core", f"{up}plugins/{modality}/tl_{modality}", f"{up}flows/tl_flows"}
+    config = load_config(root / "params.yaml")
+    assert config.data.path == f"{up}data/{modality}"
+    assert config.data.group is not None
+    assert all(weights_here(load_registry().backbone(name, modality)) for name in config.select.backbones)
+    written = stages_of(pipeline_text(config.data.path, f"{up}.venv"))
+    found = stages_of((root / "dvc.yaml").read_text())
+    assert list(found) == list(written) == list(STEPS)
     for step in STEPS:
-        assert set(written[step]["deps"]) - code == set(reference[step]["deps"]) - code
+        expected = {dep for dep in written[step]["deps"] if dep != "tl-code.json"}
+        assert set(found[step]["deps"]) == expected | code
         assert {k: v for k, v in written[step].items() if k != "deps"} == {
-            k: v for k, v in reference[step].items() if k != "deps"
+            k: v for k, v in found[step].items() if k != "deps"
         }
-        assert all((ROOT / dep).exists() for dep in reference[step]["deps"] if dep in code - {"data"})
+    assert all((root / path).is_dir() for path in code)
 
 
-def test_every_parameter_that_a_stage_names_exists() -> None:
+@pytest.mark.parametrize(("folder", "modality"), PROJECTS)
+def test_every_parameter_that_a_stage_names_exists(folder: str, modality: str) -> None:
     sections = set(RunConfig.model_fields) | {name for name, *_ in describe()}
-    for stage in stages_of((ROOT / "dvc.yaml").read_text()).values():
+    for stage in stages_of((ROOT / folder / "dvc.yaml").read_text()).values():
         assert set(stage["params"]) <= sections
-    load_config(ROOT / "params.yaml")
 
 
-def test_stages_find_tl_in_the_projects_own_environment() -> None:
-    for name, stage in stages_of((ROOT / "dvc.yaml").read_text()).items():
-        assert stage["cmd"] == f'PATH="$PATH:.venv/bin" tl {name}'
+@pytest.mark.parametrize(("folder", "modality"), PROJECTS)
+def test_stages_find_tl_in_the_repositorys_own_environment(folder: str, modality: str) -> None:
+    environment = os.path.relpath(ROOT / ".venv", ROOT / folder)
+    for name, stage in stages_of((ROOT / folder / "dvc.yaml").read_text()).items():
+        assert stage["cmd"] == f'PATH="$PATH:{environment}/bin" tl {name}'
 
 
 def test_the_deployment_names_a_flow_that_is_there() -> None:

@@ -9,7 +9,11 @@ from typing import Any
 import pytest
 from tl_flows import summary
 from tl_flows.engine import StepResult
+from tl_flows.projects import ProjectRun
 from tl_flows.runs import Run
+
+from tl_core.errors import UserError
+from tl_core.report import FloorSummary, RunSummary
 
 METRICS = {
     "accuracy": 0.9, "accuracy_low": 0.85, "accuracy_high": 0.94, "macro_f1": 0.8, "macro_f1_low": 0.7,
@@ -61,7 +65,9 @@ def table_text(steps: dict[str, StepResult]) -> str:
     from rich.console import Console
 
     stream = io.StringIO()
-    Console(width=100, file=stream, color_system=None).print(summary.table(Run(steps, METRICS, Path("r"), Path("m"))))
+    Console(width=100, file=stream, color_system=None).print(
+        summary.table(Run(steps, METRICS, Path("r"), Path("f"), Path("m")))
+    )
     return " ".join(stream.getvalue().split())
 
 
@@ -72,6 +78,36 @@ def test_the_table_has_metrics_floors_features_and_seconds() -> None:
         "floor: random weights 0.6100 test samples 1,200 features 2,800 features computed, 1,200 reused "
         "version 1.2 s select 20.0 s extract 30.0 s tune 2.0 s evaluate 4.0 s"
     )
+
+
+def test_the_table_of_several_projects_fits_a_terminal() -> None:
+    from rich.console import Console
+
+    told = RunSummary(
+        title="Text: minilm", modality="text", backbone="minilm", strategy="probe", metric="accuracy", value=0.8333,
+        low=0.798, high=0.873, confidence=0.9, n_test=1257,
+        floors=(FloorSummary("majority", "commonest class", 0.125), FloorSummary("random_init", "random weights", 0.5)),
+        state="unclear", headline="Not clearly above one of its floors", sentence="s", meaning="m",
+    )  # fmt: skip
+    here = Path("here")
+    steps = {step: StepResult(step, False, {"seconds": 1.5}) for step in ("version", "tune")}
+    done = [
+        ProjectRun("demo/audio", here, Run(steps, {}, here, here, here), told),
+        ProjectRun("again", here, Run({"tune": StepResult("tune", True)}, {}, here, here, here), told),
+        ProjectRun("broken", here, error=UserError("no data")),
+    ]
+    stream = io.StringIO()
+    Console(width=80, file=stream, color_system=None).print(summary.projects_table(done))
+    lines = [line.rstrip() for line in stream.getvalue().splitlines() if line.strip()]
+    assert lines[0] == " project      test  result,"
+    assert lines[1] == " modality     rows  interval        floors                 verdict     seconds"
+    assert lines[3:] == [
+        " demo/audio  1,257  0.833 accuracy  0.125 commonest class  can't tell      3.0",
+        " text               0.798 to 0.873  0.500 random weights",
+        " again       1,257  0.833 accuracy  0.125 commonest class  can't tell    up to",
+        " text               0.798 to 0.873  0.500 random weights                  date",
+        " broken                                                    failed",
+    ]
 
 
 @pytest.mark.parametrize(("metric", "label"), [("r2", "training mean"), ("micro_f1", "commonest labels")])

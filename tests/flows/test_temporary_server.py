@@ -9,10 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 from filelock import FileLock, Timeout
+from tl_flows.flow_session import FlowSession
+from tl_flows.prefect_env import Server
 from tl_flows.stage_process import StageError
 from tl_flows.temporary_server import TemporaryServer
 
@@ -24,7 +27,8 @@ import tl_core.steps
 from pathlib import Path
 from tl_core.config import RunConfig
 from tl_core.workspace import STEPS, write_json
-from tl_flows import prefect_env, runs
+from tl_flows import prefect_env
+from tl_flows.flow_session import FlowSession
 
 def fake(step):
     def run(config, registry, workspace):
@@ -37,7 +41,8 @@ def fake(step):
 
 for step in STEPS:
     setattr(tl_core.steps, step, fake(step))
-runs._flow(Path("out").resolve(), {}, prefect_env.Server(None, {}), Path("home").resolve())
+prefect_env.find_server = lambda: prefect_env.Server(None, {})
+FlowSession(Path("home").resolve()).call(Path("out").resolve(), {})
 """
 
 
@@ -90,3 +95,28 @@ def test_a_server_that_can_not_start_names_its_log(tmp_path: Path, monkeypatch: 
             server.wait()
     finally:
         server.stop()
+
+
+def test_after_a_server_that_did_not_start_no_other_call_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Dead:
+        def __init__(self, home: Path) -> None:
+            starts.append(home)
+            self.url = "http://127.0.0.1:9/api"
+
+        def wait(self) -> None:
+            raise StageError("did not start")
+
+    starts: list[Path] = []
+    monkeypatch.setattr("tl_flows.flow_session.TemporaryServer", Dead)
+    monkeypatch.setattr("tl_flows.prefect_env.find_server", lambda: Server(None, {}))
+    monkeypatch.setattr("tl_flows.prefect_env.configure", lambda *_: None)
+    monkeypatch.setitem(sys.modules, "tl_flows.flow", SimpleNamespace(pipeline=None))
+    monkeypatch.delitem(sys.modules, "prefect", raising=False)
+    monkeypatch.setenv("PREFECT_API_URL", "")
+    session = FlowSession(tmp_path)
+    for _ in range(2):
+        with pytest.raises(StageError, match="did not start"):
+            session.call(tmp_path)
+    assert starts == [tmp_path]

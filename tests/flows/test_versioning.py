@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,12 @@ from tl_core.errors import UserError
 
 def dvc(root: Path, *arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=root, check=True, capture_output=True)
+
+
+def state(root: Path, data: Path) -> tuple[str, str]:
+    found = versioning.tracked(root, data)
+    assert found is not None
+    return found.file, found.state
 
 
 def test_recorded_digests_are_md5s_of_the_files_below_the_data_folder(dvc_project: Path) -> None:
@@ -34,7 +41,7 @@ def test_no_digests_where_the_data_differ_or_are_not_tracked(dvc_project: Path, 
     assert versioning.recorded_digests(dvc_project, tmp_path) is None
     (dvc_project / "data" / "a" / "1.txt").write_text("other\n")
     assert versioning.recorded_digests(dvc_project, dvc_project / "data") is None
-    assert versioning.tracked(dvc_project, dvc_project / "data") == versioning.Tracked("data.dvc", "modified")
+    assert state(dvc_project, dvc_project / "data") == ("data.dvc", "modified")
 
 
 def test_changes_are_told_against_the_version_that_the_stage_last_saw(dvc_project: Path) -> None:
@@ -63,7 +70,7 @@ def test_changes_are_told_against_the_version_that_the_stage_last_saw(dvc_projec
 def test_missing_data_are_told_from_changed_data(dvc_project: Path) -> None:
     data = dvc_project / "data"
     data.rename(dvc_project.parent / "elsewhere")
-    assert versioning.tracked(dvc_project, data / "a") == versioning.Tracked("data.dvc", "missing")
+    assert state(dvc_project, data / "a") == ("data.dvc", "missing")
 
 
 def test_stale_stages_say_why(dvc_project: Path) -> None:
@@ -80,3 +87,87 @@ def test_a_broken_pipeline_is_a_user_fault(dvc_project: Path) -> None:
     (dvc_project / "dvc.yaml").write_text("stages: {version: {}}\n")
     with pytest.raises(UserError, match=r"DVC can't read the project .*dvc\.yaml"):
         versioning.stale_stages(dvc_project, ["version"])
+
+
+def test_a_part_of_the_tracked_data_has_a_state_of_its_own(sub_project: Path) -> None:
+    repository = sub_project.parents[1]
+    part, data = repository / "data" / "a", repository / "data"
+    assert state(sub_project, part) == ("../../data.dvc", "recorded")
+    assert state(sub_project, data / "3.txt") == ("../../data.dvc", "recorded")
+    (data / "3.txt").write_text("of another project\n")
+    assert state(sub_project, part) == ("../../data.dvc", "recorded")
+    assert state(sub_project, data / "3.txt") == ("../../data.dvc", "modified")
+    assert state(repository, data) == ("data.dvc", "modified")
+    digests = versioning.recorded_digests(sub_project, part)
+    assert digests is not None
+    assert sorted(digests) == ["1.txt", "2.txt"]
+    (part / "2.txt").unlink()
+    assert state(sub_project, part) == ("../../data.dvc", "modified")
+    assert versioning.recorded_digests(sub_project, part) is None
+
+
+def test_links_lead_to_the_tracked_data(sub_project: Path) -> None:
+    repository = sub_project.parents[1]
+    (sub_project / "here").symlink_to(repository / "data" / "a")
+    assert state(sub_project, sub_project / "here") == ("../../data.dvc", "recorded")
+    dvc(repository, "config", "cache.type", "symlink")
+    dvc(repository, "checkout", "--relink", "data.dvc")
+    file = repository / "data" / "3.txt"
+    assert file.is_symlink()  # into DVC's cache
+    assert state(sub_project, file) == ("../../data.dvc", "recorded")
+    found = versioning.tracked(sub_project, file)
+    assert found is not None
+    assert found.record == ("add", "../../data/3.txt")
+
+
+def test_only_the_part_of_the_project_is_recorded_and_fetched(sub_project: Path, tmp_path: Path) -> None:
+    repository = sub_project.parents[1]
+    part, other = repository / "data" / "a", repository / "data" / "3.txt"
+    dvc(repository, "remote", "add", "-d", "here", str(tmp_path / "remote"))
+    (part / "1.txt").write_text("changed\n")
+    other.write_text("of another project, not to be recorded yet\n")
+    found = versioning.tracked(sub_project, part)
+    assert found is not None
+    dvc(sub_project, *found.record)
+    assert state(sub_project, part) == ("../../data.dvc", "recorded")
+    assert state(repository, other) == ("data.dvc", "modified")
+    dvc(repository, "push", "-q")
+    shutil.rmtree(part)
+    found = versioning.tracked(sub_project, part)
+    assert found is not None
+    assert (found.state, found.fetch) == ("missing", ("pull", "../../data/a"))
+    dvc(sub_project, *found.fetch)
+    assert (part / "1.txt").read_text() == "changed\n"
+    assert other.read_text().startswith("of another project")
+    shutil.rmtree(repository / "data")
+    found = versioning.tracked(sub_project, part)
+    assert found is not None
+    assert (found.state, found.fetch) == ("missing", ("pull", "../../data.dvc"))
+
+
+def test_changes_of_a_part_are_told_against_the_projects_own_last_run(sub_project: Path) -> None:
+    repository = sub_project.parents[1]
+    part = repository / "data" / "a"
+    first = versioning.changes(sub_project, part, "version")
+    assert first is not None
+    assert first.describe() == "2 files, 32 B; no earlier version to compare with"
+    dvc(sub_project, "repro", "-q", "version")
+    dvc(repository, "repro", "-q", "version")  # a stage of the same name, which saw other data
+    (part / "1.txt").write_text("changed\n")
+    (repository / "data" / "3.txt").write_text("of another project\n")
+    dvc(repository, "add", "-q", "data")
+    found = versioning.changes(sub_project, part, "version")
+    assert found is not None
+    assert found.describe() == "2 files, 24 B; 1 modified (8 B: 1.txt)"
+
+
+def test_a_sub_project_has_stages_of_its_own(sub_project: Path) -> None:
+    repository = sub_project.parents[1]
+    dvc(sub_project, "repro", "-q")
+    assert versioning.stale_stages(sub_project, ["version", "select"]) == {}
+    assert set(versioning.stale_stages(repository, ["version", "select"])) == {"version", "select"}
+    dvc(repository, "repro", "-q", "--all-pipelines")
+    assert versioning.stale_stages(repository, ["version", "select"]) == {}
+    (repository / "data" / "3.txt").write_text("of the whole only\n")
+    assert versioning.stale_stages(sub_project, ["version", "select"]) == {}
+    assert set(versioning.stale_stages(repository, ["version", "select"])) == {"version"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import importlib
 import os
 import subprocess
 import sys
@@ -138,6 +139,27 @@ def test_other_folders_are_left_alone(sample: Sample, tmp_path: Path) -> None:
     assert done.returncode != 0
     assert "holds something else than a sample set (no metadata.csv in it); give an empty folder" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_killed_call_can_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "samples"))
+    module = importlib.import_module("table")
+    rows = [module.Row(f"train/a/{i}.jpg", "a", "train", "ada", b"%d" % i) for i in range(3)]
+    write = Path.write_bytes
+
+    def dies(path: Path, data: bytes) -> int:
+        if path.name == "1.jpg":
+            raise KeyboardInterrupt
+        return write(path, data)
+
+    with monkeypatch.context() as killed:
+        killed.setattr(Path, "write_bytes", dies)
+        with pytest.raises(KeyboardInterrupt):
+            module.write(rows, tmp_path / "set", group="artist")
+    assert (tmp_path / "set/train/a/0.jpg").is_file()
+    module.require_free(tmp_path / "set")
+    module.write(rows, tmp_path / "set", group="artist")
+    assert [row["file"] for row in table(tmp_path / "set")] == sorted(contents(tmp_path / "set"))[1:]
 
 
 def test_the_tracked_set_is_as_promised(sample: Sample) -> None:

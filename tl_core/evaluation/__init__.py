@@ -7,7 +7,7 @@ from tl_core.evaluation.evaluate import evaluate_predictions
 from tl_core.evaluation.floors import majority_predictions
 from tl_core.evaluation.predictions import predictions_table, worst_rows, write_predictions
 from tl_core.evaluation.result import ClassRow, Evaluation, Floor, metric_title
-from tl_core.evaluation.verdict import Verdict, floor_title, verdict
+from tl_core.evaluation.verdict import Verdict, floor_title, meaning, verdict
 
 __all__ = [
     "ClassRow",
@@ -18,6 +18,7 @@ __all__ = [
     "evaluate_predictions",
     "floor_title",
     "majority_predictions",
+    "meaning",
     "metric_title",
     "predictions_table",
     "verdict",

@@ -56,6 +56,54 @@ def verdict(evaluation: Evaluation) -> Verdict:
     )
 
 
+def meaning(evaluation: Evaluation, strategy: str = "probe") -> str:
+    """What the verdict means in plain words, without a full stop: does pretraining help on these data?
+
+    strategy: `probe` or `finetune`, because a fine-tuned network owes its gain to more than its first weights.
+    """
+    task, floors = evaluation.task, evaluation.floors
+    majority, random = floors.get("majority"), floors.get("random_init")
+    if majority is not None and majority.gain.high < 0:
+        return f"worse than {_MAJORITY[task]} by {_amount(majority, task)}: look at the labels and the split first"
+    if majority is not None and majority.gain.low <= 0:
+        return (
+            f"can't tell it from {_MAJORITY[task]}: the features say little about these labels, or the test samples "
+            "are too few"
+        )
+    if random is None:
+        better = "" if majority is None else f"better than {_MAJORITY[task]} by {_amount(majority, task)}; "
+        return f"{better}not compared with random weights"
+    same = "the same network with random weights"
+    if strategy == "probe":
+        ours, rival, beat, helps = "pretrained features", same, "beat", "pretraining helps here"
+    else:
+        ours, rival, beat, helps = (
+            "the fine-tuned network", f"a probe on {same}", "beats", "pretraining and fine-tuning together help here"
+        )  # fmt: skip
+    if random.gain.low > 0:
+        return f"{ours} {beat} {rival} by {_amount(random, task)}: {helps}"
+    if random.gain.high < 0:
+        return f"{rival} does better than {ours} by {_amount(random, task)}: pretraining hurts here"
+    return (
+        f"can't tell whether pretraining helps here: {ours} may be {_points(-random.gain.low, task)} worse or "
+        f"{_points(random.gain.high, task)} better than {rival}"
+    )
+
+
+def _amount(floor: Floor, task: Task) -> str:
+    """The gain's ends without their sign, the smaller first: `12 to 20 points`."""
+    small, large = sorted((abs(floor.gain.low), abs(floor.gain.high)))
+    first, last = _points(small, task), _points(large, task)
+    return last if first == last else f"{first.partition(' ')[0]} to {last}"
+
+
+def _points(gain: float, task: Task) -> str:
+    """A difference of the watched metric in hundredths; R² has no such name for them."""
+    if task == "regression":
+        return f"{gain:.2f} of R²"
+    return f"{gain * 100:.0f} points" if round(gain * 100) >= 2 else f"{gain * 100:.1f} points"
+
+
 def _its(some: dict[str, Floor], floors: dict[str, Floor]) -> str:
     if len(some) < len(floors):
         return "one of its floors"

@@ -1,9 +1,37 @@
-"""The report of a run, and the small files for `dvc plots`."""
+"""The report of a run, the index page of several, and the small files for `dvc plots`.
+
+Names load on first use: what reads summaries and writes the index does without torch.
+"""
 
 from __future__ import annotations
 
-from tl_core.report.facts import BackboneFacts, DataFacts, Example, ReportFacts
-from tl_core.report.page import render_report
-from tl_core.report.plot_files import write_plots
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["BackboneFacts", "DataFacts", "Example", "ReportFacts", "render_report", "write_plots"]
+if TYPE_CHECKING:
+    from tl_core.report.facts import BackboneFacts as BackboneFacts
+    from tl_core.report.facts import DataFacts as DataFacts
+    from tl_core.report.facts import Example as Example
+    from tl_core.report.facts import ReportFacts as ReportFacts
+    from tl_core.report.index import IndexEntry as IndexEntry
+    from tl_core.report.index import render_index as render_index
+    from tl_core.report.page import render_report as render_report
+    from tl_core.report.plot_files import write_plots as write_plots
+    from tl_core.report.summary import FloorSummary as FloorSummary
+    from tl_core.report.summary import RunSummary as RunSummary
+
+_HOME = {
+    "facts": ("BackboneFacts", "DataFacts", "Example", "ReportFacts"),
+    "index": ("IndexEntry", "render_index"),
+    "page": ("render_report",),
+    "plot_files": ("write_plots",),
+    "summary": ("FloorSummary", "RunSummary"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+__all__ = sorted(_MODULE_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'tl_core.report' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"tl_core.report.{_MODULE_OF[name]}"), name)

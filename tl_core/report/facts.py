@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tl_core.errors import FormatError
-from tl_core.evaluation import Evaluation
+from tl_core.evaluation import Evaluation, floor_title, meaning, metric_title, verdict
+from tl_core.report.summary import FloorSummary, RunSummary
 from tl_core.workspace import write_text
 
 FORMAT_VERSION = 1
@@ -79,11 +80,40 @@ class ReportFacts:
     config: str = ""
     run: Mapping[str, float] | None = None
 
+    def summary(self) -> RunSummary:
+        """The run in a few numbers and words."""
+        evaluation, said = self.evaluation, verdict(self.evaluation)
+        watched = evaluation.summary[evaluation.watch]
+        return RunSummary(
+            title=self.title,
+            modality=self.modality,
+            backbone=self.backbone.name,
+            strategy=self.strategy,
+            metric=metric_title(evaluation.watch),
+            value=watched.value,
+            low=watched.low,
+            high=watched.high,
+            confidence=evaluation.confidence,
+            n_test=evaluation.n_test,
+            floors=tuple(
+                FloorSummary(kind, floor_title(kind, evaluation.task), floor.value.value)
+                for kind, floor in evaluation.floors.items()
+            ),
+            state=said.state,
+            headline=said.headline,
+            sentence=said.sentence,
+            meaning=meaning(evaluation, self.strategy),
+        )
+
     def save(self, path: Path) -> None:
-        """Write the facts as JSON, from which `load` makes the same page without data or model."""
+        """Write the facts as JSON, from which `load` makes the same page without data or model, and their summary."""
         from pydantic import TypeAdapter
 
-        value = {"format": FORMAT_VERSION, "facts": TypeAdapter(ReportFacts).dump_python(self, mode="json")}
+        value = {
+            "format": FORMAT_VERSION,
+            "summary": self.summary().as_json(),
+            "facts": TypeAdapter(ReportFacts).dump_python(self, mode="json"),
+        }
         # no sorted keys: the order of splits, floors and steps is shown
         write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from tl_core.evaluation import Interval, metric_title, verdict
+from tl_core.evaluation import Interval, meaning, metric_title, verdict
 from tl_core.report import plots
 from tl_core.report.facts import Example, ReportFacts
+from tl_core.report.templates import render
 
-HERE = Path(__file__).parent
 MAX_CLASS_ROWS = 300  # the limits together keep the page under 5 MB whatever the data are
 FOLD_CLASSES = 15  # shown at once; the others unfold
 MAX_QUARANTINE = 200
@@ -24,24 +23,7 @@ def render_report(facts: ReportFacts) -> str:
     It loads nothing and runs no script (its content security policy forbids both); all facts are escaped but the
     examples' fragments.
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"short": plots.short, "number": number, "title_of": metric_title}
-    page = environment.get_template("report.html").render(_context(facts))
-    return page.encode("utf-8", "replace").decode("utf-8")  # file names may hold what UTF-8 can't
-
-
-def number(value: float) -> str:
-    """Three decimals below 10 (metrics), four significant digits above (values with a unit)."""
-    text = f"{value:.3f}" if abs(value) < 10 else f"{value:,.4g}" if abs(value) < 1e6 else f"{value:.3e}"
-    return text.replace("-", "−")
+    return render("report.html", _context(facts))
 
 
 def _context(facts: ReportFacts) -> dict[str, Any]:
@@ -52,8 +34,9 @@ def _context(facts: ReportFacts) -> dict[str, Any]:
     return {
         "facts": facts,
         "evaluation": evaluation,
-        "style": (HERE / "style.css").read_text(encoding="utf-8"),
         "verdict": verdict(evaluation),
+        "meaning": meaning(evaluation, facts.strategy),
+        "watch_title": metric_title(evaluation.watch),
         "metrics": plots.metric_bars(evaluation),
         "classes": classes,
         "folded": FOLD_CLASSES,

@@ -10,32 +10,10 @@ from typing import Any
 import numpy as np
 
 from tl_core.evaluation import Evaluation, Interval, floor_title, metric_title
+from tl_core.report.scale import Scale
+from tl_core.report.templates import LABEL_CHARACTERS, short
 
 MAX_MATRIX = 100  # classes that a heat map can show; past that the most confused ones
-LABEL_CHARACTERS = 24  # of a class name along a picture's edge
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Maps numbers to percent of a length; beyond its ends is drawn at the end."""
-
-    low: float
-    high: float
-    log: bool = False
-
-    def at(self, value: float) -> float:
-        low, high, here = (math.log10(v) if self.log else v for v in (self.low, self.high, value))
-        return round(min(max((here - low) / (high - low), 0.0), 1.0) * 100, 2)
-
-    def ticks(self, count: int = 5) -> list[tuple[float, str]]:
-        """(percent, text) at round numbers."""
-        if self.log:
-            first, last = math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9)
-            stride = max(1, math.ceil((last - first + 1) / (count + 2)))
-            return [(self.at(10.0**e), f"{10.0**e:g}") for e in range(first, last + 1, stride)]
-        step = _round_step((self.high - self.low) / count)
-        lowest, highest = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
-        return [(self.at(i * step), f"{i * step:.6g}") for i in range(lowest, highest + 1)]
 
 
 @dataclass(frozen=True)
@@ -115,11 +93,6 @@ class Scatter:
     x_ticks: list[tuple[float, str]]
     y_ticks: list[tuple[float, str]]
     diagonal: tuple[float, float, float, float]  # x1, y1, x2, y2
-
-
-def short(text: str, limit: int = LABEL_CHARACTERS) -> str:
-    """The text in at most limit characters."""
-    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def metric_bars(evaluation: Evaluation) -> Bars:
@@ -256,8 +229,3 @@ def _fitting(values: Sequence[float]) -> Scale:
     low, high = min(values), max(values)
     air = (high - low) * 0.06 or abs(high) * 0.05 or 1.0
     return Scale(low - air, high + air)
-
-
-def _round_step(step: float) -> float:
-    power = 10.0 ** math.floor(math.log10(step))
-    return power * next(nice for nice in (1, 2, 2.5, 5, 10) if step <= nice * power * (1 + 1e-9))

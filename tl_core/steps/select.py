@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tl_core.steps.backbone import located
 from tl_core.steps.record import recorded
 from tl_core.store import FeatureStore
 from tl_core.types import BackboneSpec, Loader
+from tl_core.weights import weights_here
 from tl_core.workspace import Workspace, write_json
 
 FORMAT_VERSION = 1
@@ -43,7 +45,11 @@ def select(config: RunConfig, registry: Registry, workspace: Workspace) -> dict[
         best = ranked[0]
         if best.status != "ranked":
             reasons = "\n".join(f"  {c.name}: {c.reason}" for c in ranked)
-            raise UserError(f"no backbone could be used:\n{reasons}\ngive weights that are here: --backbone FOLDER")
+            here = trial_backbones(registry, manifest.modality, [spec for _, spec in specs])
+            raise UserError(
+                f"no backbone could be used:\n{reasons}\ngive weights that are here: --backbone FOLDER"
+                + (f"\nor, for a trial without network: --backbone {' or '.join(here)}" if here else "")
+            )
         chosen = next(request for request, spec in specs if spec.name == best.name)
         why = "the only candidate" if len(specs) == 1 else "first in the ranking"
         write_json(
@@ -78,6 +84,14 @@ def candidates(config: RunConfig, registry: Registry, modality: str, root: Path)
     if not names:
         raise UserError(f"no default backbone for {modality}; name one: --backbone NAME or --backbone FOLDER")
     return names
+
+
+def trial_backbones(registry: Registry, modality: str, tried: Sequence[BackboneSpec]) -> list[str]:
+    """Names in the catalogue whose weights are on this machine, where some of those tried have none here."""
+    names = {spec.name for spec in tried}
+    if all(weights_here(spec) for spec in tried):
+        return []
+    return [spec.name for spec in registry.backbones(modality) if spec.name not in names and weights_here(spec)]
 
 
 def _located(name: str, root: Path) -> str:

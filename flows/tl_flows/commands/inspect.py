@@ -21,15 +21,23 @@ def plugins() -> None:
 
 @click.command()
 @click.argument("modality", required=False)
-def backbones(modality: str | None) -> None:
-    """List the catalogue of backbones, of one modality or of all. A folder with weights works too."""
+@click.option("--offline", is_flag=True, help="Only those whose weights are on this machine.")
+def backbones(modality: str | None, offline: bool) -> None:
+    """List the catalogue of backbones, of one modality or of all. A folder with weights works too.
+
+    The column "offline" says which need no network: their weights came with a package or were downloaded before.
+    """
     from tl_core.registry import load_registry
+    from tl_core.weights import weights_here
 
     registry = load_registry()
     if modality is not None:
         registry.loader(modality)
+    listed = [(spec, weights_here(spec)) for spec in registry.backbones(modality)]
+    if offline:
+        listed = [(spec, here) for spec, here in listed if here]
     _print_table(
-        ("backbone", "modality", "parameters", "features", "weights", "licence", "pretrained on", "default"),
+        ("backbone", "modality", "parameters", "features", "weights", "licence", "pretrained on", "default", "offline"),
         [
             (
                 spec.name,
@@ -40,10 +48,13 @@ def backbones(modality: str | None) -> None:
                 spec.licence or "",
                 spec.pretrained_on or "",
                 "yes" if spec.default else "",
+                "yes" if here else "",
             )
-            for spec in registry.backbones(modality)
+            for spec, here in listed
         ],
     )
+    if not listed:
+        click.echo("none; `tl backbones` lists those that can be downloaded, and a folder with weights works too")
 
 
 @click.command()

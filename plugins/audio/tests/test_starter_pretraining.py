@@ -7,11 +7,14 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tl_audio
 import torch
+
+from tl_core import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
 STARTER = Path(tl_audio.__file__).parent / "starter"
@@ -58,6 +61,7 @@ def test_killed_and_resumed_gives_the_same_bytes(tmp_path, starter):
         time.sleep(0.005)
     child.kill()
     child.wait()
+    assert (killed / "checkpoint.safetensors").is_file()  # else nothing would be resumed below
     assert not (killed / "record.json").exists()
     resumed, again = run(killed)
     assert resumed == whole
@@ -71,11 +75,25 @@ def test_killed_and_resumed_gives_the_same_bytes(tmp_path, starter):
 def test_a_checkpoint_of_another_run_is_refused(tmp_path, starter):
     from samples.pretrain.audio.pretraining import pretrain
     from samples.pretrain.audio.settings import Settings
+    from samples.pretrain.export import export
 
-    work = tmp_path / "work"
-    pretrain(Settings(**SMALL | {"steps": 2}), work, starter)
-    with pytest.raises(ValueError, match="another run"):
-        pretrain(Settings(**SMALL | {"steps": 2, "describe": 1.0}), work, starter)
+    work, settings = tmp_path / "work", Settings(**SMALL | {"steps": 2})
+    checkpoint, record = work / "checkpoint.safetensors", tmp_path / "record.json"
+    with pytest.raises(UserError, match=r"no checkpoint .*; pretrain first"):
+        export(checkpoint, starter, record, settings.facts())
+    pretrain(settings, work, starter)
+    other = replace(settings, describe=1.0, seed=7)
+    with pytest.raises(UserError, match=r"trained with seed 1, not 7; describe 4\.0, not 1\.0; export it with its own"):
+        export(checkpoint, starter, record, other.facts())
+    with pytest.raises(UserError, match="another run"):
+        pretrain(replace(settings, describe=1.0), work, starter)
+    config = json.loads((starter / "config.json").read_text())
+    config["pretrained_cfg"]["mean"] = [-3.0]
+    (starter / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="another run"):  # what the network is shown has changed
+        pretrain(settings, work, starter)
+    assert sorted(path.name for path in starter.iterdir()) == ["config.json"]
+    assert not record.exists()
 
 
 def test_sounds(tmp_path):

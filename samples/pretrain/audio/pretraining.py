@@ -51,5 +51,6 @@ def pretrain(settings: Settings, work: Path, starter: Path) -> None:
 
     torch.manual_seed(settings.seed)
     network = Pretext(config, settings.patches + targets.shape[1])
-    identity = json.dumps(settings.facts() | {"sounds": key, "body": config["model_args"]}, sort_keys=True)
+    starting = {name: value for name, value in config.items() if name != "provenance"}
+    identity = json.dumps(settings.facts() | {"sounds": key, "config": starting}, sort_keys=True)
     train(network, objective, batch, settings.schedule(), work / "checkpoint.safetensors", identity)

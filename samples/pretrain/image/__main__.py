@@ -6,6 +6,7 @@ Stopped at any moment, the same command goes on; `--export-only` writes the weig
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import torch
 from samples.pretrain.export import export
 from samples.pretrain.image.pretraining import pretrain
 from samples.pretrain.image.settings import Settings
+from tl_core.errors import UserError
 
 _ROOT = Path(__file__).resolve().parents[3]
 
@@ -31,10 +33,13 @@ def main() -> None:
     arguments = vars(parser.parse_args())
     settings = replace(Settings(), **{field.name: arguments[field.name] for field in fields(Settings)})
     torch.set_num_threads(1)  # sums over several threads differ in their last bits from count to count
-    if not arguments["export_only"]:
-        pretrain(settings, arguments["work"], arguments["starter"])
     checkpoint = arguments["work"] / "checkpoint.safetensors"
-    digest = export(checkpoint, arguments["starter"], arguments["record"], settings.facts())
+    try:
+        if not arguments["export_only"]:
+            pretrain(settings, arguments["work"], arguments["starter"])
+        digest = export(checkpoint, arguments["starter"], arguments["record"], settings.facts())
+    except UserError as error:
+        sys.exit(f"samples.pretrain.image: {error}")
     print(f"{arguments['starter'] / 'model.safetensors'}: sha256 {digest}")
 
 

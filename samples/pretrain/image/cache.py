@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -17,7 +18,7 @@ _FLUSH_EVERY = 50  # classes; what a kill loses
 def rendered(settings: Settings, path: Path) -> np.ndarray:
     """All images, a memory map uint8 [classes * images, side, side, 3] in the order of classes.
 
-    Renders what is missing at `path`, from where a killed run stopped.
+    Renders what is missing at `path`, from where a killed run stopped. Raises OSError where the disk has no room.
     """
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -29,9 +30,14 @@ def _render(settings: Settings, path: Path) -> None:
     shape = (settings.classes * settings.images, settings.side, settings.side, 3)
     partial, done = path.with_suffix(".partial"), path.with_suffix(".done")
     goes_on = partial.exists() and done.exists()
+    if not goes_on:
+        done.unlink(missing_ok=True)  # of a file that is no longer there: it would pass for progress of the new one
     images = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
         partial, mode="r+" if goes_on else "w+", dtype=np.uint8, shape=shape
     )
+    if hasattr(os, "posix_fallocate"):  # a memory map of a file with holes would die of a bus error on a full disk
+        with partial.open("r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, partial.stat().st_size)
     shared = formulas.banks(settings.seed, settings.side)
     began = time.monotonic()
     for label in range(int(done.read_text()) if goes_on else 0, settings.classes):

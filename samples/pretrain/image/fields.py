@@ -154,7 +154,7 @@ def splat(points: Tensor, values: Tensor, side: int) -> tuple[Tensor, Tensor]:
 def noise_bank(count: int, side: int, rng: Rng) -> Tensor:
     """Fields [count, side, side] in 0..1 of many spectra, tileable, sorted from smooth to rough.
 
-    1/f^a noise, a falling from 2.2 to 0.6 along the bank, a third of it stretched in one direction
+    Amplitudes 1/f^a, a falling from 2.5 to 0.9 along the bank, a third of it stretched in one direction
     ("Learning to see by looking at noise", Baradad 2021: spectra like those of photos matter most).
     """
     fx, fy = np.meshgrid(np.fft.fftfreq(side), np.fft.rfftfreq(side), indexing="ij")

@@ -42,6 +42,7 @@ from samples.pretrain.image.paint import (
     palettes,
 )
 
+VERSION = 1  # of the images that a seed gives
 FAMILIES = ("contour", "body", "stroke", "fractal", "texture", "network")
 SHARES = (0.2, 0.3, 0.16, 0.14, 0.1, 0.1)
 

@@ -55,7 +55,9 @@ def pretrain(settings: Settings, work: Path, starter: Path) -> None:
 
     torch.manual_seed(settings.seed)
     network = Pretext(config, settings.neck, settings.classes)
-    identity = json.dumps(settings.facts() | {"body": config["model_args"]}, sort_keys=True)
+    starting = {key: value for key, value in config.items() if key != "provenance"}
+    facts = settings.facts() | {"drawn": settings.images_key(), "config": starting}
+    identity = json.dumps(facts, sort_keys=True)
     train(network, objective, batch, settings.schedule(), work / "checkpoint.safetensors", identity)
 
 

@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from samples.pretrain.image.formulas import VERSION
 from samples.pretrain.trainer import Schedule
 
 
@@ -48,5 +49,6 @@ class Settings:
 
     def images_key(self) -> str:
         """A short digest of what decides the images."""
-        numbers = {"seed": self.seed, "classes": self.classes, "images": self.images, "side": self.side}
+        numbers = {"version": VERSION, "seed": self.seed, "classes": self.classes, "images": self.images}
+        numbers["side"] = self.side
         return hashlib.sha256(json.dumps(numbers).encode()).hexdigest()[:12]
