@@ -9,6 +9,7 @@ import contextlib
 import io
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,6 +150,7 @@ def initialise(root: Path, *, git: bool) -> None:
 @contextlib.contextmanager
 def _repo(root: Path) -> Iterator[Any]:
     from dvc.exceptions import DvcException
+    from dvc.lock import LockError
     from dvc.repo import Repo
 
     logging.getLogger("dvc").setLevel(logging.ERROR)
@@ -158,6 +160,10 @@ def _repo(root: Path) -> Iterator[Any]:
             yield repo
         finally:
             repo.close()
+    except LockError as error:  # a stage that runs keeps its files, whatever the repository's lock was told to wait for
+        holders = ", ".join(re.findall(r"\(PID (\d+)\)", str(error)))
+        named = f" (process {holders})" if holders else ""
+        raise UserError(f"another run works in the project {root}{named}; wait until it ends") from error
     except DvcException as error:
         raise UserError(f"DVC can't read the project {root}: {error}") from error
 

@@ -136,10 +136,18 @@ def _save(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, prog
     partial.replace(path)
 
 
+def _settings(name: dict[str, Any]) -> dict[str, Any]:
+    """All that a run's name holds, in one table."""
+    settings: dict[str, Any] = {**json.loads(name["identity"]), **name["schedule"]}
+    return settings
+
+
 def _restore(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, name: str) -> Progress:
     with safe_open(path, "pt") as stored:
         if stored.metadata()["name"] != name:
-            raise UserError(f"{path} is of another run ({stored.metadata()['name']}); remove it to begin anew")
+            before, now = (_settings(json.loads(text)) for text in (stored.metadata()["name"], name))
+            keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+            raise UserError(f"{path} is of another run: it differs in {', '.join(keys)}; remove it to begin anew")
         state: dict[int, dict[str, Tensor]] = {}
         for key in stored.keys():  # noqa: SIM118
             if key.startswith("optimiser."):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import shutil
 import subprocess
 import sys
@@ -87,6 +89,17 @@ def test_a_broken_pipeline_is_a_user_fault(dvc_project: Path) -> None:
     (dvc_project / "dvc.yaml").write_text("stages: {version: {}}\n")
     with pytest.raises(UserError, match=r"DVC can't read the project .*dvc\.yaml"):
         versioning.stale_stages(dvc_project, ["version"])
+
+
+def test_a_stage_of_another_run_is_told_with_its_process(dvc_project: Path) -> None:
+    other = os.getppid()  # any process that lives
+    held = {str(dvc_project / "artifacts/version"): {"pid": other, "cmd": "dvc repro --single-item version"}}
+    lock = dvc_project / ".dvc/tmp/rwlock"
+    lock.parent.mkdir(exist_ok=True)
+    lock.write_text(json.dumps({"write": held, "read": {}}))
+    told = rf"another run works in the project .* \(process {other}\); wait until it ends"
+    with pytest.raises(UserError, match=told):
+        versioning.stale_stages(dvc_project, ("version",))
 
 
 def test_a_part_of_the_tracked_data_has_a_state_of_its_own(sub_project: Path) -> None:

@@ -56,7 +56,7 @@ def _run_one(options: RunOptions, settings: Mapping[str, Any], projects: tuple[s
         edits = {**settings, **runs.option_edits(options.modality, options.backbones, root)}
         done = runs.run_project(root, edits)
     _print(summary.table(done))
-    click.echo(f"report: {done.report}\nmodel:  {done.model_folder}")
+    click.echo(f"meaning: {done.summary().meaning}\nreport:  {done.report}\nmodel:   {done.model_folder}")
 
 
 def _run_several(projects: tuple[str, ...], settings: Mapping[str, Any]) -> int:

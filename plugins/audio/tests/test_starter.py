@@ -63,7 +63,7 @@ def test_folder_and_name_mean_the_same_network(spec):
 
 def test_other_weights_are_refused(spec, monkeypatch):
     monkeypatch.setattr("tl_audio.backbones.weights_digest", lambda files: "0" * 64)
-    with pytest.raises(UserError, match="starter-audio are not the expected ones"):
+    with pytest.raises(UserError, match=r"starter-audio are not the expected ones.*; reinstall the package"):
         spec.build()
 
 

@@ -81,6 +81,9 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, starter):
     checkpoint, record = work / "checkpoint.safetensors", tmp_path / "record.json"
     with pytest.raises(UserError, match=r"no checkpoint .*; pretrain first"):
         export(checkpoint, starter, record, settings.facts())
+    with pytest.raises(UserError, match="save_every 3 is no multiple of log_every 2"):
+        pretrain(replace(settings, save_every=3), work, starter)
+    assert not work.exists()  # nothing was synthesised for that
     pretrain(settings, work, starter)
     other = replace(settings, describe=1.0, seed=7)
     with pytest.raises(UserError, match=r"trained with seed 1, not 7; describe 4\.0, not 1\.0; export it with its own"):

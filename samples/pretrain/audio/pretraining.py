@@ -34,6 +34,7 @@ class Pretext(nn.Module):
 
 def pretrain(settings: Settings, work: Path, starter: Path) -> None:
     """Train to the last step, from the last checkpoint in `work` where there is one."""
+    schedule = settings.schedule()  # first of all: its faults show before minutes of work
     config = json.loads((starter / "config.json").read_text(encoding="utf-8"))
     key = settings.sounds_key(config["frontend"])
     sounds = synthesise(work / f"sounds-{key}", starter, settings.patches, settings.rounds, settings.seed)
@@ -53,4 +54,4 @@ def pretrain(settings: Settings, work: Path, starter: Path) -> None:
     network = Pretext(config, settings.patches + targets.shape[1])
     starting = {name: value for name, value in config.items() if name != "provenance"}
     identity = json.dumps(settings.facts() | {"sounds": key, "config": starting}, sort_keys=True)
-    train(network, objective, batch, settings.schedule(), work / "checkpoint.safetensors", identity)
+    train(network, objective, batch, schedule, work / "checkpoint.safetensors", identity)

@@ -39,6 +39,7 @@ class Pretext(nn.Module):
 
 def pretrain(settings: Settings, work: Path, starter: Path) -> None:
     """Train to the last step, from the last checkpoint in `work` where there is one."""
+    schedule = settings.schedule()  # first of all: its faults show before minutes of work
     config = json.loads((starter / "config.json").read_text(encoding="utf-8"))
     cfg = config["pretrained_cfg"]
     images = rendered(settings, work / f"images-{settings.images_key()}.npy")
@@ -58,7 +59,7 @@ def pretrain(settings: Settings, work: Path, starter: Path) -> None:
     starting = {key: value for key, value in config.items() if key != "provenance"}
     facts = settings.facts() | {"drawn": settings.images_key(), "config": starting}
     identity = json.dumps(facts, sort_keys=True)
-    train(network, objective, batch, settings.schedule(), work / "checkpoint.safetensors", identity)
+    train(network, objective, batch, schedule, work / "checkpoint.safetensors", identity)
 
 
 def rows_of(step: int, total: int, settings: Settings) -> np.ndarray:
