@@ -33,8 +33,10 @@ $(STAMP): $(DISTS) constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else "tl needs Python 3.11 to 3.13, this is %d.%d; try: make PYTHON=python3.12" % sys.version_info[:2])'
 	@test -x "$(BIN)/python" || $(PYTHON) -m venv "$(VENV)"
 	@echo "Installing into $(VENV) (some 6 GB with PyTorch, a few minutes) ..."
-	@"$(BIN)/python" -m pip install --quiet -c constraints.txt -e '.[eval,report,hub,dev]' -e plugins/image -e plugins/text -e plugins/audio -e flows \
-		|| { echo "installing needs a package index (PyPI, or PIP_INDEX_URL) this once; after it all works offline" >&2; exit 1; }
+	@cache=$$("$(BIN)/python" -m pip cache dir 2>/dev/null); \
+		{ mkdir -p "$$cache" && test -w "$$cache"; } 2>/dev/null || export PIP_NO_CACHE_DIR=1; \
+		"$(BIN)/python" -m pip install --quiet -c constraints.txt -e '.[eval,report,hub,dev]' -e plugins/image -e plugins/text -e plugins/audio -e flows \
+		|| { echo "installing failed: see above; it needs a package index (PyPI, or PIP_INDEX_URL) this once, after it all works offline" >&2; exit 1; }
 	@touch "$@"
 
 clean:
