@@ -108,14 +108,10 @@ class ModelBundle:
         prepared: dict[int, Prepared] = {}
         errors: dict[int, str] = {}
         for i, source in enumerate(sources):
-            reason = "no such file" if isinstance(source, Path) and not source.is_file() else self.loader.check(source)
-            if reason is None:
-                try:
-                    prepared[i] = self.backbone.prepare(self.loader.decode(source))
-                    continue
-                except (DecodeError, OSError) as error:
-                    reason = str(error)
-            errors[i] = reason
+            try:
+                prepared[i] = self._prepared(source)
+            except (DecodeError, OSError) as error:
+                errors[i] = str(error)
         rows: Iterator[np.ndarray] = iter(())
         if prepared:
             features = embed(self.backbone, list(prepared.values()), self.device, self.facts["precision"])
@@ -125,6 +121,14 @@ class ModelBundle:
             Prediction(name, error=errors[i]) if i in errors else self._prediction(name, next(rows))
             for i, name in enumerate(names)
         ]
+
+    def _prepared(self, source: Source) -> Prepared:
+        """A source as the backbone takes it, read as extraction reads it. Raises DecodeError where it is unusable."""
+        if isinstance(source, Path) and not source.is_file():
+            raise DecodeError("no such file")
+        whole = self.loader.decode(source)  # as it was checked in training, where only a part of it is needed too
+        need = self.backbone.need
+        return self.backbone.prepare(whole if need is None else self.loader.decode_for(source, need))
 
     def _prediction(self, name: str, row: np.ndarray) -> Prediction:
         if not np.isfinite(row).all():

@@ -48,7 +48,12 @@ class ExtractConfig(Section):
     """How features are computed."""
 
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto takes a GPU where there is one")
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16: autocast, float16 rows")
+    engine: Literal["auto", "torch", "compile", "openvino"] = Field(
+        "auto", description="auto: openvino on a CPU where it is installed and pays back, compile on a GPU likewise"
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: what the store holds most rows of, else bfloat16 where the device has it natively"
+    )
 
 
 class TuneConfig(Section):

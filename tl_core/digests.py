@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 QUERY_ROWS = 500  # SQLite's older builds allow 999 parameters in a statement
 SETTLED_NS = 2_000_000_000  # a file changed later than this may change again within one tick of the clock
 
@@ -65,11 +65,14 @@ class Cache:
 
 
 class FileDigests:
-    """md5 of files, remembered in `cache/digests.sqlite` by path, size, modification time and inode."""
+    """md5 of files, remembered in `cache/digests.sqlite` by path, size, inode and the times of the last change.
+
+    Of content (which programs can set back) and of status (which they can't).
+    """
 
     def __init__(self, cache: Path | None) -> None:
         path = cache / "digests.sqlite" if cache else None
-        self._cache = Cache(path, "path BLOB PRIMARY KEY, size INT, mtime INT, inode INT, digest TEXT")
+        self._cache = Cache(path, "path BLOB PRIMARY KEY, size INT, mtime INT, ctime INT, inode INT, digest TEXT")
 
     def of(
         self,
@@ -87,9 +90,9 @@ class FileDigests:
         for i, digest in zip(missing, run(_digest_or_error, [files[i][0] for i in missing])):
             found[i] = digest
             path, status = files[i]
-            if isinstance(digest, str) and now - status.st_mtime_ns > SETTLED_NS:
+            if isinstance(digest, str) and now - last_change(status) > SETTLED_NS:
                 fresh.append((os.fsencode(path), *_key(status), digest))
-        self._cache.insert("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?)", fresh)
+        self._cache.insert("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?)", fresh)
         return [digest for digest in found if digest is not None]
 
     def close(self) -> None:
@@ -101,17 +104,22 @@ class FileDigests:
             part = files[start : start + QUERY_ROWS]
             marks = ",".join("?" * len(part))
             rows = self._cache.select(
-                f"SELECT path, size, mtime, inode, digest FROM entries WHERE path IN ({marks})",
+                f"SELECT path, size, mtime, ctime, inode, digest FROM entries WHERE path IN ({marks})",
                 [os.fsencode(path) for path, _ in part],
             )
-            known = {row[:4]: str(row[4]) for row in rows}
+            known = {row[:5]: str(row[5]) for row in rows}
             for path, status in part:
                 yield known.get((os.fsencode(path), *_key(status)))
 
 
-def _key(status: os.stat_result) -> tuple[int, int, int]:
+def last_change(status: os.stat_result) -> int:
+    """When a file's content or status changed last, in ns since 1970."""
+    return max(status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _key(status: os.stat_result) -> tuple[int, int, int, int]:
     # inodes of some file systems fill 64 bits unsigned, which SQLite does not store
-    return status.st_size, status.st_mtime_ns, status.st_ino & (2**63 - 1)
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & (2**63 - 1)
 
 
 def _digest_or_error(path: str) -> str | OSError:

@@ -85,14 +85,11 @@ class Registry:
         if found:
             known: BackboneSpec = found[0][1]
             return replace(known, name=Path(name).name) if known.source in ("folder", "file") else known
+        served = next((m for m in self.modalities if m != modality and self._knows(name, m)), None)
+        if served is not None:
+            raise UserError(f"{name} is a backbone for {served} data; the data are {modality}: choose one that "
+                            f"`tl backbones {modality}` lists")  # fmt: skip
         if Path(name).expanduser().is_dir():
-            other = [
-                m
-                for m in self.modalities
-                if m != modality and self._offers("tl_resolve_backbone", name=name, modality=m)
-            ]
-            if other:
-                raise UserError(f"{name} is a backbone for {other[0]} data; the data are {modality}: choose another")
             raise UserError(f"no {modality} plugin can read the backbone folder {name}: its config.json names no "
                             f"architecture that an installed {modality} plugin knows")  # fmt: skip
         if "/" in name and name.startswith((".", "/", "~")):
@@ -102,6 +99,13 @@ class Registry:
             f"no {modality} backbone '{name}'{did_you_mean(name, [s.name for s in catalogue]) or ';'} "
             f"`tl backbones {modality}` lists all; a local folder with weights works too"
         )
+
+    def _knows(self, name: str, modality: str) -> bool:
+        """Whether the name is in a modality's catalogue, or a folder that one of its plugins reads."""
+        if any(spec.name == name for spec in self.backbones(modality)):
+            return True
+        folder = Path(name).expanduser().is_dir()
+        return folder and bool(self._offers("tl_resolve_backbone", name=name, modality=modality))
 
     def heads(self, modality: str, task: Task) -> list[HeadSpec]:
         """The heads for a modality and task."""

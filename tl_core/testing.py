@@ -28,6 +28,8 @@ import numpy as np
 import pytest
 import torch
 
+from tl_core.engines import TorchEngine, choose_engine, disagreement
+from tl_core.engines.conversion import openvino_version
 from tl_core.errors import DecodeError
 from tl_core.registry import Registry, load_registry
 from tl_core.types import Backbone, BackboneSpec, Loader, Prepared, Source, State, Targets, Task
@@ -193,6 +195,15 @@ class ModalityContract:
             among = built(built.collate(company))["x"][0]
         torch.testing.assert_close(alone, among, rtol=1e-5, atol=1e-6)
 
+    @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+    @pytest.mark.parametrize("inner", [False, True], ids=["end", "inner cut"])
+    def test_engines_agree(self, built: Backbone, prepared: list[Prepared], precision: str, inner: bool) -> None:
+        windows = [window for sample in prepared for window in sample.windows]
+        if inner and len(built.segment_names) < 2:
+            pytest.skip("one segment, no inner cut")
+        stop = len(built.segment_names) // 2 if inner else None
+        assert_engines_agree(built, windows, precision, stop)
+
     def test_fingerprint_repeats_and_follows_the_weights(self, backbone: BackboneSpec, built: Backbone) -> None:
         again, twin, other = backbone.build(), backbone.build(random_seed=0), backbone.build(random_seed=1)
         assert again.fingerprint == built.fingerprint
@@ -247,6 +258,36 @@ def assert_same_state(a: State, b: State) -> None:
     assert a.keys() == b.keys()
     for key in a:
         assert torch.equal(a[key], b[key]), key
+
+
+def assert_engines_agree(
+    backbone: Backbone, windows: Sequence[State], precision: str, stop: int | None = None
+) -> tuple[str, ...]:
+    """Fail unless each engine on this CPU gives the rows of torch in float32, within the class's tolerance.
+
+    windows: those of the first one's bucket are taken. Returns the names of the engines that were compared; one that
+    does not take the backbone is not among them.
+    """
+    bucket = backbone.bucket(windows[0])
+    mine = [window for window in windows if backbone.bucket(window) == bucket]
+    batch = backbone.collate([mine[i % len(mine)] for i in range(backbone.batch_size(bucket))])
+    cpu = torch.device("cpu")
+    [(_, expected)] = TorchEngine(backbone, stop, cpu, "float32").run([(0, batch)])
+    names = []
+    for wanted in ("torch", "openvino") if openvino_version() else ("torch",):
+        engine, note = choose_engine(
+            backbone, engine=wanted, device=cpu, precision=precision, stop=stop, rows=0, folder=None, example=batch
+        )
+        if note:
+            continue
+        [(_, found)] = engine.run([(0, batch)])
+        assert found.keys() == expected.keys(), engine.name
+        for key, tensor in expected.items():
+            assert found[key].shape == tensor.shape, f"{engine.name}: {key}"
+            for a, b in zip(tensor.float().numpy(), found[key].float().numpy(), strict=True):
+                assert disagreement(a.ravel(), b.ravel(), precision) is None, f"{engine.name}: {key}"
+        names.append(engine.name)
+    return tuple(names)
 
 
 class _Links(HTMLParser):

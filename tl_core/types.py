@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, final
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
-from tl_core.errors import DecodeError
+from tl_core.errors import DecodeError, UserError, did_you_mean
 
 Task = Literal["multiclass", "multilabel", "regression"]
 SPLITS = ("train", "val", "test")
@@ -23,6 +24,9 @@ Source = Path | str
 
 State = dict[str, Tensor]
 """What flows through the segments: key `x` is the main tensor, other keys (a mask, say) ride along."""
+
+END = "end"
+"""The cut after the last segment: the embedding."""
 
 FORMAT_VERSION = 1
 """Part of every fingerprint: raised when the meaning of a feature row changes for all backbones."""
@@ -90,6 +94,13 @@ class Loader(ABC):
         Called from several threads at once. Those words land in quarantine.csv.
         """
 
+    def decode_for(self, source: Source, need: Any) -> Any:
+        """The sample for a backbone with this `Backbone.need`; may skip what the backbone would throw away.
+
+        What it gives is decided by the source's bytes and `need` alone. Raises DecodeError as decode() does.
+        """
+        return self.decode(source)
+
     def augment(self, decoded: Any, rng: np.random.Generator) -> Any:
         """A random variant of a decoded sample that keeps its label; the sample itself where none is known."""
         return decoded
@@ -135,7 +146,14 @@ class Backbone(nn.Module, ABC):
 
     Each segment maps a `State` to a `State`; after the last one `state["x"]` is the embedding [B, feature_dim].
     Freezing is which segments train; a cut is a segment boundary; export is a span.
+
+    need: what the loader must deliver (`Loader.decode_for`), a matter between a plugin's loader and its backbones;
+    where it changes the pixels or samples it belongs into `identity.preprocessing`. ragged: whether windows differ in
+    shape or samples have several of them, so that the rows of an inner cut have no one shape.
     """
+
+    need: Any = None
+    ragged: bool = False
 
     def __init__(self, segments: Sequence[tuple[str, nn.Module]], feature_dim: int, identity: Identity) -> None:
         super().__init__()
@@ -157,17 +175,59 @@ class Backbone(nn.Module, ABC):
     def prepare(self, decoded: Any) -> Prepared:
         """One decoded sample as windows; deterministic, no batch dimension, no padding to company."""
 
+    def prepare_many(self, decoded: Iterable[Any]) -> list[Prepared]:
+        """prepare() of each, for plugins that are faster in batches; called from several threads at once.
+
+        decoded: decoded one by one as it is iterated over, so that large samples need not lie in memory together.
+        """
+        return [self.prepare(one) for one in decoded]
+
     @abstractmethod
     def collate(self, windows: Sequence[State]) -> State:
         """Windows of one bucket as a batch, padded to the bucket's width, never to each other."""
 
     def bucket(self, window: State) -> int:
-        """The padded width that a window is computed at; windows of one bucket share forward shapes."""
+        """The padded width that a window is computed at; windows of one bucket share forward shapes.
+
+        0 where all windows have one shape: engines then prepare for that shape alone.
+        """
         return 0
 
     def batch_size(self, bucket: int) -> int:
-        """Rows of a forward batch in this bucket: fixed, because a row's bits depend on the batch's shape."""
-        return 32
+        """Rows of a forward batch in this bucket on a CPU; engines take a fixed multiple.
+
+        Fixed, because a row's bits depend on the batch's shape. Small is good: a rest is filled up to it, and a CPU
+        gains nothing above some 500 tokens, 8 images or one clip.
+        """
+        return 8
+
+    def boundary_rows(self, state: State, windows: Sequence[State]) -> list[State]:
+        """A batch's state at an inner cut as one state per window, without batch dimension and without padding.
+
+        windows: what the batch was collated from; the batch may hold more rows, which are dropped. Tensors that
+        collate_boundary() can make again need not be among them.
+        """
+        return [{key: tensor[i] for key, tensor in state.items()} for i in range(len(windows))]
+
+    def boundary_bucket(self, row: State) -> int:
+        """Rows of one boundary bucket can be collated: by default those with as long an `x`."""
+        return len(row["x"]) if self.ragged else 0
+
+    def collate_boundary(self, rows: Sequence[State]) -> State:
+        """Rows of one boundary bucket as the state that forward(state, start=cut) takes."""
+        return {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
+
+    def segment(self, cut: str) -> int:
+        """Index of the segment that comes after the cut of this name; the number of segments for `end`.
+
+        Raises UserError where no segment is called so.
+        """
+        if cut == END:
+            return len(self.segments)
+        if cut not in self.segments:
+            cuts = ", ".join([*self.segment_names[1:], END])
+            raise UserError(f"no cut {cut!r}{did_you_mean(cut, self.segment_names) or ';'} this backbone has {cuts}")
+        return self.segment_names.index(cut)
 
     def forward(self, state: State, start: int = 0, stop: int | None = None) -> State:
         """Run segments start..stop-1 (all by default)."""

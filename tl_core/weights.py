@@ -171,14 +171,27 @@ def weights_here(spec: BackboneSpec) -> bool:
         return spec.offline(spec)
     if spec.source == "file":
         return Path(spec.location).expanduser().is_file()
-    if spec.source == "package":  # what it needs came with it
-        name, inside, _ = spec.location.partition("/")
-        return bool(package_folder(spec.location) if inside else importlib.util.find_spec(name.partition(".")[0]))
-    folder = Path(spec.location).expanduser() if spec.source == "folder" else _cached(spec.location, spec.revision)
+    if spec.source == "package" and "/" not in spec.location:  # the package itself knows where its weights lie
+        return importlib.util.find_spec(spec.location.partition(".")[0]) is not None
+    folder = folder_here(spec)
     try:
         return folder is not None and bool(find_weights(folder))
     except UserError:
         return False
+
+
+def folder_here(spec: BackboneSpec) -> Path | None:
+    """The folder on this machine that a backbone's weights lie in (or would), None where there is none.
+
+    A weights file's own folder for the source `file`; for the hub its cache's copy.
+    """
+    if spec.offline is not None:
+        return None  # a place that only its library knows
+    if spec.source == "file":
+        return Path(spec.location).expanduser().parent
+    if spec.source == "folder":
+        return Path(spec.location).expanduser()
+    return package_folder(spec.location) if spec.source == "package" else _cached(spec.location, spec.revision)
 
 
 def _cached(repo: str, revision: str | None) -> Path | None:

@@ -27,11 +27,12 @@ def probe_fold(
     """Which of the manifest's test rows are right, bool [N]."""
     loader = registry.loader(manifest.modality)
     settings, rows = config.extract, manifest.rows()
-    extract(
+    done = extract(
         manifest, rows, loader, backbone, store,
-        device=settings.device, precision=settings.precision, label=f"features of {manifest.modality}",
+        device=settings.device, precision=settings.precision, engine=settings.engine,
+        label=f"features of {manifest.modality}",
     )  # fmt: skip
-    space = space_of(backbone, settings.precision)
+    space = space_of(backbone, done.precision)
     x, y = {}, {}
     for split in ("train", "val", "test"):
         part = manifest.rows(split)

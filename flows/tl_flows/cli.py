@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from collections.abc import Sequence
 import click
 import platformdirs
 
-from tl_flows import faults
+from tl_flows import faults, terminal
 
 INTERRUPTED = 130
 
@@ -27,7 +26,7 @@ _COMMANDS = {
     "report": "tl_flows.commands.inspect",
     "backbones": "tl_flows.commands.inspect",
     "plugins": "tl_flows.commands.inspect",
-    "cache": "tl_flows.commands.inspect",
+    "cache": "tl_flows.commands.cache",
 }
 
 
@@ -71,7 +70,7 @@ def tl(context: click.Context, debug: bool) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 2 for a fault of the input, 130 after Ctrl-C, 1 for a fault of tl."""
     given = sys.argv[1:] if arguments is None else list(arguments)
-    _log_to_terminal()
+    terminal.log_to_terminal()
     # a library that draws nothing here still makes matplotlib's folders: in tl's cache, not in the user's home
     os.environ.setdefault("MPLCONFIGDIR", str(platformdirs.user_cache_path("tl") / "matplotlib"))
     try:
@@ -87,16 +86,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return faults.FAILED
     except Exception as error:
         return faults.tell(error, debug="--debug" in given)
-
-
-def _log_to_terminal() -> None:
-    """Show the lines of tl's own logger on standard error; a stage's lines stay in the run's history."""
-    from tl_flows.prefect_env import LOGGER
-
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    handler.addFilter(lambda record: record.name == LOGGER)
-    logger = logging.getLogger(LOGGER)
-    logger.handlers = [handler]
-    logger.setLevel(logging.INFO)
-    logger.propagate = False

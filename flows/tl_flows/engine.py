@@ -17,16 +17,16 @@ from tl_flows import versioning
 from tl_flows.code_version import FILE as CODE_VERSION
 from tl_flows.code_version import write_code_version
 from tl_flows.params import edit_params
-from tl_flows.prefect_env import LOGGER
+from tl_flows.prefect_env import LOGGER, STAGE_LOGGER
 from tl_flows.project import PARAMS, outside_workspace, project_workspace, require_project, writable
-from tl_flows.stage_process import StageError, run_dvc
+from tl_flows.stage_process import NOTE, StageError, run_dvc
 from tl_flows.summary import describe
 
 if TYPE_CHECKING:
     from tl_core.registry import Registry
 
 log = logging.getLogger(LOGGER)
-stage_log = logging.getLogger(f"{LOGGER}.stage")  # every line of a stage: for the run's history, not the terminal
+stage_log = logging.getLogger(STAGE_LOGGER)
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Stages(Engine):
             stage_log.info("%s is stale: %s", step, "; ".join(reasons[step]))
             # what another run told must not be taken for this one where DVC finds the outputs in its run cache
             self.workspace.run_file(step).unlink(missing_ok=True)
-            run_dvc(self.root, ["repro", "--single-item", step], stage_log.info, self.deadline_s)
+            run_dvc(self.root, ["repro", "--single-item", step], _tell, self.deadline_s)
         return self.result(step, fresh=not reasons)
 
     def result(self, step: str, *, fresh: bool) -> StepResult:
@@ -133,6 +133,14 @@ class Stages(Engine):
                 f"the data of {found.file} are missing and can't be fetched: {error}; "
                 f"put them back, or name their remote: dvc remote add -d NAME URL"
             ) from error
+
+
+def _tell(line: str) -> None:
+    """A stage's line: shown at once where it is meant for people, else kept in the run's history."""
+    if line.startswith(NOTE):
+        log.info("%s", line.removeprefix(NOTE))
+    else:
+        stage_log.info("%s", line)
 
 
 def open_engine(folder: Path, config: Mapping[str, Any] | None, step_hours: float) -> Engine:

@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
 from tl_flows.engine import Engine, StepResult, open_engine
-from tl_flows.prefect_env import LOGGER
+from tl_flows.prefect_env import LOGGERS
 from tl_flows.stage_process import StageError
 
 
@@ -80,7 +80,8 @@ def pipeline(
     folder: a DVC project, whose stages run where they are stale; or, with a config, the output folder of a run
     outside of any project. step_hours: a stage that takes longer is ended.
     """
-    logging.getLogger(LOGGER).setLevel(logging.INFO)
+    for name in LOGGERS:
+        logging.getLogger(name).setLevel(logging.INFO)
     engine = open_engine(Path(folder), config, step_hours)
     version(engine)
     select(engine)

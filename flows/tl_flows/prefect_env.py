@@ -16,6 +16,8 @@ from tl_core.errors import UserError
 LOCAL_SERVER = "http://127.0.0.1:4200/api"
 LOCAL_HOSTS = ("127.0.0.1", "localhost")
 LOGGER = "tl"
+LOGGERS = (LOGGER, "tl_core.extraction")  # the last says which engine computes
+STAGE_LOGGER = f"{LOGGER}.stage"  # every line of a stage: for the run's history, not the terminal
 
 QUIET = {
     "DO_NOT_TRACK": "1",
@@ -28,7 +30,7 @@ QUIET = {
     # run logs go to the server; the terminal shows tl's own lines, and errors as tl prints them
     "PREFECT_LOGGING_LEVEL": "INFO",
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
-    "PREFECT_LOGGING_EXTRA_LOGGERS": LOGGER,
+    "PREFECT_LOGGING_EXTRA_LOGGERS": ",".join(LOGGERS),
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
 }
 

@@ -22,6 +22,7 @@ from tl_core.errors import UserError
 
 OWNER = "TL_OWNER_PID"
 FAULT = "tl: "  # how the command prefixes what it tells the user
+NOTE = "tl> "  # what a stage says while it works, to be shown at once
 
 _COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _BREAKS = re.compile(r"(\r\n|\n|\r)")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from tl_flows.engine import StepResult
     from tl_flows.projects import ProjectRun
     from tl_flows.runs import Run
 
@@ -56,8 +57,12 @@ def _select(outputs: Outputs) -> str:
 
 
 def _extract(outputs: Outputs) -> str:
-    text = features([outputs])
-    return f"{text}; {outputs['truncated']:,} samples truncated" if outputs.get("truncated") else text
+    parts = [_counts(outputs.get("backbone", outputs), outputs.get("random", {}))]
+    if outputs.get("audited"):
+        parts.append(f"{outputs['audited']:,} stored rows computed again and confirmed")
+    if outputs.get("truncated"):
+        parts.append(f"{outputs['truncated']:,} samples truncated")
+    return "; ".join(parts)
 
 
 def _tune(outputs: Outputs) -> str:
@@ -78,16 +83,45 @@ _LINES: dict[str, Callable[[Outputs], str]] = {
 }
 
 
-def features(results: Iterable[Outputs], *, fresh: bool = False) -> str:
-    """How many features were computed and reused; steps that were up to date reused them all.
+def features(select: StepResult, extract: StepResult) -> list[str]:
+    """What a run did for its features, in lines: those of the chosen backbone, of other candidates, and the engine.
 
-    results: of the steps that fill the store. Rows of the random twin, which a floor is measured with, count too.
+    Rows that the ranking computed and `extract` found in the store count once, as computed.
     """
-    parts = [part for outputs in results for part in (outputs.get("backbone", outputs), outputs.get("random", {}))]
-    computed, reused = (sum(part.get(kind, 0) for part in parts) for kind in ("computed", "reused"))
-    if fresh or not computed:
-        return f"every feature reused ({computed + reused:,})" if reused or computed else "every feature reused"
-    return f"{computed:,} features computed, {reused:,} reused"
+    chosen, others = (0, 0) if select.fresh else _ranked(select.outputs)
+    told = extract.outputs
+    if not told:
+        lines = ["all reused" if extract.fresh else RESTORED]
+    else:
+        own, twin = told.get("backbone", told), told.get("random", {})
+        if extract.fresh:
+            own, twin = _reused(own, 0), _reused(twin, 0)
+        lines = [_counts(_reused(own, own.get("computed", 0) + chosen), twin)]
+    if others:
+        lines.append(f"other candidates: computed {others:,}")
+    if not extract.fresh:
+        lines += [str(told[key]) for key in ("header", "engine_note") if told.get(key)]
+    return lines
+
+
+def _counts(own: Outputs, twin: Outputs) -> str:
+    """How many features were computed and reused; the random twin's where they differ from the backbone's."""
+    text, of_twin = (f"computed {part.get('computed', 0):,}, reused {part.get('reused', 0):,}" for part in (own, twin))
+    return f"{text}; random weights: {of_twin}" if twin and of_twin != text else text
+
+
+def _reused(part: Outputs, computed: int) -> Outputs:
+    """The same rows with so many of them computed, where there are any."""
+    rows = sum(part.get(kind, 0) for kind in ("computed", "reused"))
+    return {"computed": computed, "reused": rows - computed} if part else {}
+
+
+def _ranked(outputs: Outputs) -> tuple[int, int]:
+    """Features that the ranking computed: of the chosen backbone, of the others."""
+    candidates, computed = outputs.get("candidates", ()), int(outputs.get("computed", 0))
+    chosen: Outputs = next((c for c in candidates if c["name"] == outputs.get("chosen")), {})
+    own = computed if len(candidates) <= 1 else int(chosen.get("computed", 0))
+    return own, computed - own
 
 
 def table(run: Run) -> Table:
@@ -100,10 +134,7 @@ def table(run: Run) -> Table:
     result.add_column()
     for name, text in metric_rows(run.metrics):
         result.add_row(name, text)
-    filling = [run.steps[step] for step in ("select", "extract")]
-    ran = [step.outputs for step in filling if not step.fresh]
-    told = features(ran or [step.outputs for step in filling], fresh=not ran)
-    result.add_row("features", told)
+    result.add_row("features", "\n".join(features(run.steps["select"], run.steps["extract"])))
     for step in run.steps.values():
         took = f"{step.seconds:.1f} s" if step.outputs else RESTORED
         result.add_row(step.step, "up to date" if step.fresh else took)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -84,6 +85,9 @@ def chain(project: bool = False) -> Chain:
     return backbone.eval()
 
 
+HEADER = threading.Lock()  # Python 3.11's parser, which NumPy reads headers by, is not safe in threads
+
+
 class Series(Loader):
     modality = "series"
     extensions = frozenset({".npy"})
@@ -95,7 +99,8 @@ class Series(Loader):
     def decode(self, source: Source) -> np.ndarray:
         if str(source) == self.unreadable:
             raise DecodeError("empty file")
-        return cast(np.ndarray, np.load(source))
+        with HEADER:
+            return cast(np.ndarray, np.load(source))
 
     def augment(self, decoded: Any, rng: np.random.Generator) -> Any:
         factor = rng.uniform(0.8, 1.2)

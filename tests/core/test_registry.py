@@ -59,6 +59,19 @@ def test_missing_folder_is_said_plainly() -> None:
         one("a").backbone("./weights/x", "sound")
 
 
+def test_a_backbone_of_another_modality_is_called_that() -> None:
+    class PictureLoader(SoundLoader):
+        modality = "picture"
+
+    pictures = module("tl_pictures", tl_loaders=lambda: [PictureLoader()])
+    sounds = module("tl_sounds", tl_loaders=lambda: [SoundLoader()], tl_backbones=lambda: [spec("starter-sound")])
+    with pytest.raises(UserError) as caught:
+        load_registry([pictures, sounds]).backbone("starter-sound", "picture")
+    assert str(caught.value) == (
+        "starter-sound is a backbone for sound data; the data are picture: choose one that `tl backbones picture` lists"
+    )
+
+
 def test_two_plugins_with_one_name_are_both_named() -> None:
     registry = load_registry(
         [

@@ -45,6 +45,9 @@ def test_what_comes_with_a_package_is_here_where_that_is_installed(
     assert not weights_here(spec("package", "weights_in_a_package/model"))
     monkeypatch.syspath_prepend(tmp_path)
     assert package_folder("weights_in_a_package/model") == package / "model"
+    (package / "model" / "config.json").write_text("{}")
+    assert not weights_here(spec("package", "weights_in_a_package/model"))  # a checkout without its large files
+    (package / "model" / "model.safetensors").write_bytes(b"")
     assert weights_here(spec("package", "weights_in_a_package/model"))
     assert weights_here(spec("package", "weights_in_a_package"))
     assert not weights_here(spec("package", "weights_in_a_package/other"))

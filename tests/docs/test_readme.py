@@ -42,12 +42,17 @@ def test_links_lead_somewhere() -> None:
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-def test_the_commands_exist() -> None:
+@pytest.mark.parametrize("page", ["README.md", "docs/cache.md"])
+def test_the_commands_exist(page: str) -> None:
     from tl_flows.cli import tl
 
-    shell = "\n".join(re.findall(r"```sh\n(.*?)```", README, flags=re.S))
-    for command in re.findall(r"^tl (\w+)", shell, flags=re.M):
-        assert command in tl.list_commands(click.Context(tl))
+    shell = "\n".join(re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.S))
+    for name, inner in re.findall(r"\btl (\w+)(?: (\w+))?", shell):
+        context = click.Context(tl)
+        command = tl.get_command(context, name)
+        assert command is not None, name
+        if isinstance(command, click.Group):
+            assert inner in command.list_commands(context)
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"^make (\w+)", shell, flags=re.M):
         assert f"\n{target}:" in makefile

@@ -30,11 +30,12 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
 
 @pytest.fixture(autouse=True)
 def _own_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command's terminal handler holds this test's standard error: it goes with the test."""
-    logger = logging.getLogger(prefect_env.LOGGER)
-    monkeypatch.setattr(logger, "handlers", [])
-    monkeypatch.setattr(logger, "propagate", True)
-    monkeypatch.setattr(logger, "level", logging.INFO)
+    """The command's terminal handler goes with the test."""
+    for name in prefect_env.LOGGERS:
+        logger = logging.getLogger(name)
+        monkeypatch.setattr(logger, "handlers", [])
+        monkeypatch.setattr(logger, "propagate", True)
+        monkeypatch.setattr(logger, "level", logging.INFO)
 
 
 @pytest.fixture

@@ -33,7 +33,10 @@ def test_help_imports_nothing_heavy() -> None:
         assert f"\n  {command} " in done.stdout
 
 
-@pytest.mark.parametrize("command", [[], *[[name] for name in cli._COMMANDS if name != "cache"], ["cache", "info"]])
+CACHE = ("info", "verify", "gc", "export", "import")
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in cli._COMMANDS), *(["cache", name] for name in CACHE)])
 def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*command, "--help"]) == 0
     assert "Usage: tl" in capsys.readouterr().out
@@ -128,8 +131,3 @@ def test_plugins_and_backbones_are_listed(capsys: pytest.CaptureFixture[str]) ->
     assert "minilm" in capsys.readouterr().out.lower()
     assert cli.main(["backbones", "txt"]) == 2
     assert "did you mean text?" in capsys.readouterr().err
-
-
-def test_cache_info_names_the_store_and_its_size(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["cache", "info"]) == 0
-    assert capsys.readouterr().out.endswith("/tl/store: 0 rows, 0.0 MB\n")

@@ -74,6 +74,16 @@ def test_a_step_in_process_tells_the_watchers_and_the_log(
     ]
 
 
+def test_what_a_stage_says_of_its_engine_is_shown_at_once(stages: Stages, caplog: pytest.LogCaptureFixture) -> None:
+    with (stages.root / "stage.py").open("a") as stream:
+        stream.write("print('tl> extract   tiny: torch 2.14.1, 100% float32', file=sys.stderr)\n")
+    with caplog.at_level(logging.INFO, "tl"):
+        stages.run("version")
+    shown = [record.message for record in caplog.records if record.name == "tl"]
+    assert shown[0] == "extract   tiny: torch 2.14.1, 100% float32"
+    assert "did version" in [record.message for record in caplog.records if record.name == "tl.stage"]
+
+
 def test_version_in_a_project_gets_dvcs_digests_and_the_changed_files(
     dvc_project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

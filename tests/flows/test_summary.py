@@ -27,11 +27,13 @@ OUTPUTS: dict[str, dict[str, Any]] = {
     },
     "select": {
         "chosen": "resnet18", "why": "first in the ranking", "computed": 800, "reused": 200, "seconds": 20.0,
-        "candidates": [{"name": "resnet18", "status": "ranked"},
+        "candidates": [{"name": "resnet18", "status": "ranked", "computed": 300, "reused": 200},
                        {"name": "vit", "status": "dropped", "reason": "no network"}],
     },
     "extract": {
-        "computed": 500, "reused": 1000, "truncated": 7, "seconds": 30.0,
+        "computed": 500, "reused": 1000, "truncated": 7, "audited": 2, "seconds": 30.0,
+        "engine": "openvino-2026.4.1-cpu", "header": "openvino 2026.4.1, bfloat16, 2 threads on EPYC",
+        "engine_note": "torch, because OpenVINO lacks an operator", "precision": "bfloat16",
         "backbone": {"computed": 500, "reused": 1000}, "random": {"computed": 1500, "reused": 0},
     },
     "tune": {"strategy": "probe", "strength": 3.0, "watch": "accuracy", "validation": 0.91234, "seconds": 2.0},
@@ -48,7 +50,11 @@ OUTPUTS: dict[str, dict[str, Any]] = {
             "3.0 MB; unchanged since the last version; rows since the last version: 3 added, 1 modified  [1.2 s]",
         ),
         ("select", "resnet18, first in the ranking of 2; vit dropped out: no network  [20.0 s]"),
-        ("extract", "2,000 features computed, 1,000 reused; 7 samples truncated  [30.0 s]"),
+        (
+            "extract",
+            "computed 500, reused 1,000; random weights: computed 1,500, reused 0; 2 stored rows computed again and "
+            "confirmed; 7 samples truncated  [30.0 s]",
+        ),
         ("tune", "probe, strength 3.0, validation accuracy 0.9123  [2.0 s]"),
         ("evaluate", "Accuracy 0.900 on 1,200 test rows.  [4.0 s]"),
     ],
@@ -75,8 +81,9 @@ def test_the_table_has_metrics_floors_features_and_seconds() -> None:
     text = table_text({step: StepResult(step, False, OUTPUTS[step]) for step in OUTPUTS})
     assert text == (
         "accuracy 0.9000 (0.8500 to 0.9400) macro f1 0.8000 (0.7000 to 0.8800) floor: majority class 0.5000 "
-        "floor: random weights 0.6100 test samples 1,200 features 2,800 features computed, 1,200 reused "
-        "version 1.2 s select 20.0 s extract 30.0 s tune 2.0 s evaluate 4.0 s"
+        "floor: random weights 0.6100 test samples 1,200 features computed 800, reused 700; random weights: computed "
+        "1,500, reused 0 other candidates: computed 500 openvino 2026.4.1, bfloat16, 2 threads on EPYC torch, because "
+        "OpenVINO lacks an operator version 1.2 s select 20.0 s extract 30.0 s tune 2.0 s evaluate 4.0 s"
     )
 
 
@@ -118,6 +125,18 @@ def test_the_constant_floor_is_named_by_what_it_answers(metric: str, label: str)
 
 def test_where_nothing_ran_every_feature_was_reused() -> None:
     text = table_text({step: StepResult(step, True, OUTPUTS[step]) for step in OUTPUTS})
-    assert "features every feature reused (4,000) version up to date" in text
+    assert "features computed 0, reused 1,500 version up to date" in text
     nothing_told = table_text({step: StepResult(step, True) for step in OUTPUTS})
-    assert "features every feature reused version up to date" in nothing_told
+    assert "features all reused version up to date" in nothing_told
+    restored = table_text({step: StepResult(step, False) for step in OUTPUTS})
+    assert "features restored from an earlier run version restored" in restored
+
+
+def test_new_rows_count_once_also_where_the_ranking_computed_some_of_them() -> None:
+    part = {"computed": 35, "reused": 3965}
+    select = {"chosen": "a", "computed": 5, "reused": 795, "candidates": [{"name": "a", "status": "ranked"}]}
+    extract = {**part, "backbone": part, "random": {"computed": 40, "reused": 3960}}
+    ran = summary.features(StepResult("select", False, select), StepResult("extract", False, extract))
+    assert ran == ["computed 40, reused 3,960"]
+    again = summary.features(StepResult("select", False, select), StepResult("extract", True, extract))
+    assert again == ["computed 5, reused 3,995; random weights: computed 0, reused 4,000"]

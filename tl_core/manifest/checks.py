@@ -142,8 +142,7 @@ def _check_files(
             block = slice(start, start + BLOCK)
             names = contents.dictionary.take(pa.array(wanted[block])).to_pylist()
             sources = listing.rows["source"].take(pa.array(rows[block])).to_pylist()
-            paths = [listing.root / source for source in sources]
-            for code, reason in zip(wanted[block], remembered.of(names, paths, run)):
+            for code, reason in zip(wanted[block], remembered.of(names, listing.root, sources, run)):
                 if reason:
                     bad[int(code)] = reason
             bar.update(len(names))
@@ -162,8 +161,8 @@ class _Verdicts:
             "modality TEXT, version INT, digest TEXT, reason TEXT, PRIMARY KEY (modality, version, digest)",
         )
 
-    def of(self, digests: Sequence[str], paths: Sequence[Path], run: _Run) -> list[str | None]:
-        """Why each content is unusable, or None; paths: a file of that content."""
+    def of(self, digests: Sequence[str], root: Path, sources: Sequence[str], run: _Run) -> list[str | None]:
+        """Why each content is unusable, or None; sources: a file of that content, below the root."""
         door = (self._loader.modality, self._loader.version)
         known: dict[str, str | None] = {}
         for start in range(0, len(digests), QUERY_ROWS):
@@ -174,7 +173,7 @@ class _Verdicts:
                 known[str(digest)] = None if reason is None else str(reason)
         missing = [i for i, digest in enumerate(digests) if digest not in known]
         fresh = []
-        for i, (reason, lasting) in zip(missing, run(lambda i: _verdict(self._loader, paths[i]), missing)):
+        for i, (reason, lasting) in zip(missing, run(lambda i: _verdict(self._loader, root / sources[i]), missing)):
             known[digests[i]] = reason
             if lasting:
                 fresh.append((*door, digests[i], reason))

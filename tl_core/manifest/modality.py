@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import PurePosixPath
 
 from tl_core.errors import UserError, did_you_mean
 from tl_core.types import Loader
@@ -12,7 +11,8 @@ from tl_core.types import Loader
 
 def suffix_of(source: str) -> str:
     """The file kind of a path: lower case, with the dot; empty where it has none."""
-    return PurePosixPath(source).suffix.lower()
+    stem, _, kind = source.rstrip("/").rpartition("/")[2].rpartition(".")  # a Path per row is slow
+    return f".{kind}".lower() if stem and kind else ""
 
 
 def kinds(loader: Loader, loaders: Sequence[Loader]) -> frozenset[str]:

@@ -70,7 +70,7 @@ def _block(path: Path, records: Sequence[Record], columns: Sequence[str]) -> Blo
     faults: dict[int, str] = {}
     for position, (number, values, fault) in enumerate(records):
         row = [_cell(values.get(column), path, number, column) for column in columns]
-        if fault is None and any(_broken(cell) for cell in row):
+        if fault is None and any(map(_broken, row)):
             fault = "row is not valid UTF-8"
         if fault is not None:
             faults[position] = fault
@@ -102,8 +102,9 @@ def _cell(value: Any, path: Path, number: int, column: str) -> Cell:
 
 
 def _broken(cell: Cell) -> bool:
-    texts = cell if isinstance(cell, list) else [cell or ""]
-    return any(not text.isascii() and _BROKEN.search(text) is not None for text in texts)
+    if isinstance(cell, list):
+        return any(map(_broken, cell))
+    return cell is not None and not cell.isascii() and _BROKEN.search(cell) is not None
 
 
 def _header(path: Path) -> list[str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from tl_core.selection.crossval import ProbeScore
-from tl_core.types import Backbone, BackboneSpec
+from tl_core.types import BackboneSpec
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,10 @@ class Candidate:
     fingerprint: str | None
 
     @classmethod
-    def ranked(cls, spec: BackboneSpec, backbone: Backbone, *, logme: float | None, probe: ProbeScore) -> Candidate:
-        """A candidate that was measured."""
+    def ranked(
+        cls, spec: BackboneSpec, facts: Mapping[str, Any], *, logme: float | None, probe: ProbeScore
+    ) -> Candidate:
+        """A candidate that was measured. facts: of its backbone, as artifacts record them."""
         return cls(
             name=spec.name,
             status="ranked",
@@ -42,11 +44,11 @@ class Candidate:
             probe=probe.value,
             probe_low=probe.low,
             probe_high=probe.high,
-            params=sum(p.numel() for p in backbone.parameters()),
-            feature_dim=backbone.feature_dim,
+            params=facts["parameters"],
+            feature_dim=facts["feature_dim"],
             licence=spec.licence,
             source=spec.source,
-            fingerprint=backbone.fingerprint,
+            fingerprint=facts["fingerprint"],
         )
 
     @classmethod

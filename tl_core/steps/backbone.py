@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from tl_core.bundle import backbone_facts
 from tl_core.registry import Registry
+from tl_core.steps.known import KnownBackbones, key_of
 from tl_core.types import Backbone, BackboneSpec
 from tl_core.weights import read_json
 from tl_core.workspace import Workspace
@@ -32,3 +35,16 @@ class Lazy:
         if self._built is None:
             self._built = self._spec.build(self._seed)
         return self._built
+
+    def facts(self, request: str, cache: Path) -> dict[str, Any]:
+        """backbone_facts() of it; where nothing has changed since they were last taken, without building it."""
+        known = KnownBackbones(cache)
+        try:
+            key = key_of(self._spec, request, self._seed)
+            facts = known.get(key)
+            if facts is None:
+                facts = backbone_facts(self._spec, request, self())
+                known.put(key, facts)
+            return facts
+        finally:
+            known.close()

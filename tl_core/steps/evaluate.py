@@ -99,8 +99,10 @@ class _Rows:
 
     def features(self, split: str, facts: Mapping[str, Any], build: Any) -> torch.Tensor:
         space = Space(facts["fingerprint"], facts["cut"], self.precision)
-        rows, device = self.manifest.rows(split), self.config.extract.device
-        found = features(self.manifest, rows, self.loader, build, space, self.store, device=device)
+        rows, settings = self.manifest.rows(split), self.config.extract
+        found = features(
+            self.manifest, rows, self.loader, build, space, self.store, device=settings.device, engine=settings.engine
+        )
         return torch.from_numpy(found)
 
     def decoded(self, head: Any, split: str, facts: Mapping[str, Any], build: Any) -> np.ndarray:

@@ -9,17 +9,18 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from tl_core.config import RunConfig
 from tl_core.errors import UserError
-from tl_core.extraction import Extraction, extract, features, space_of
+from tl_core.extraction import END, features, fill
 from tl_core.manifest import Manifest
 from tl_core.registry import Registry
 from tl_core.selection import Candidate, cross_validated_probe, logme, rank, stratified_sample
-from tl_core.steps.backbone import located
+from tl_core.steps.backbone import Lazy, located
 from tl_core.steps.record import recorded
-from tl_core.store import FeatureStore
+from tl_core.store import FeatureStore, Space
 from tl_core.types import BackboneSpec, Loader
 from tl_core.weights import weights_here
 from tl_core.workspace import Workspace, write_json
@@ -39,8 +40,8 @@ def select(config: RunConfig, registry: Registry, workspace: Workspace) -> dict[
             [(request, registry.backbone(located(request, workspace.root), manifest.modality)) for request in requests]
         )
         rows = stratified_sample(manifest, config.select.sample, config.seed)
-        race = _Race(config, manifest, registry.loader(manifest.modality), FeatureStore(workspace.store), rows)
-        tried = [race.enter(spec, alone=len(specs) == 1) for _, spec in specs]
+        race = _Race(config, manifest, registry.loader(manifest.modality), workspace, rows)
+        tried = [race.enter(spec, request, alone=len(specs) == 1) for request, spec in specs]
         ranked = rank(tried)
         best = ranked[0]
         if best.status != "ranked":
@@ -66,9 +67,13 @@ def select(config: RunConfig, registry: Registry, workspace: Workspace) -> dict[
         results.update(
             chosen=best.name,
             why=why,
-            candidates=[{"name": c.name, "status": c.status, "probe": c.probe, "reason": c.reason} for c in ranked],
+            candidates=[
+                {"name": c.name, "status": c.status, "probe": c.probe, "reason": c.reason}
+                | {"computed": race.computed.get(c.name, 0)}
+                for c in ranked
+            ],
             candidate_seconds=race.seconds,
-            computed=race.computed,
+            computed=sum(race.computed.values()),
             reused=race.reused,
         )
     return results
@@ -114,17 +119,20 @@ def _distinct(specs: list[tuple[str, BackboneSpec]]) -> list[tuple[str, Backbone
 class _Race:
     """Candidates measured one after the other on the same rows; times are kept apart from the scores."""
 
-    def __init__(self, config: RunConfig, manifest: Manifest, loader: Loader, store: FeatureStore, rows: Any) -> None:
-        self.config, self.manifest, self.loader, self.store, self.rows = config, manifest, loader, store, rows
+    def __init__(
+        self, config: RunConfig, manifest: Manifest, loader: Loader, workspace: Workspace, rows: np.ndarray
+    ) -> None:
+        self.config, self.manifest, self.loader, self.rows = config, manifest, loader, rows
+        self.store, self.cache = FeatureStore(workspace.store), workspace.cache
         self.seconds: dict[str, float] = {}
-        self.computed = 0
+        self.computed: dict[str, int] = {}
         self.reused = 0
 
-    def enter(self, spec: BackboneSpec, *, alone: bool) -> Candidate:
+    def enter(self, spec: BackboneSpec, request: str, *, alone: bool) -> Candidate:
         """A candidate's scores, or why it dropped out; where it runs alone its failure is the run's."""
         started = time.perf_counter()
         try:
-            return self._measure(spec)
+            return self._measure(spec, request)
         except (UserError, RuntimeError, MemoryError) as error:
             if alone:
                 raise
@@ -132,18 +140,22 @@ class _Race:
         finally:
             self.seconds[spec.name] = round(time.perf_counter() - started, 3)
 
-    def _measure(self, spec: BackboneSpec) -> Candidate:
+    def _measure(self, spec: BackboneSpec, request: str) -> Candidate:
         manifest, settings, targets = self.manifest, self.config.extract, self.manifest.targets
-        backbone = spec.build()
-        got: Extraction = extract(
-            manifest, self.rows, self.loader, backbone, self.store,
-            device=settings.device, precision=settings.precision, label=f"rank {spec.name}",
+        lazy = Lazy(spec)
+        facts = lazy.facts(request, self.cache)
+        got = fill(
+            manifest, self.rows, self.loader, facts["fingerprint"], lazy, self.store,
+            device=settings.device, precision=settings.precision, engine=settings.engine, label=f"rank {spec.name}",
+            expected=len(manifest.rows()),
         )  # fmt: skip
-        self.computed, self.reused = self.computed + got.computed, self.reused + got.reused
-        space = space_of(backbone, settings.precision)
-        x = torch.from_numpy(
-            features(manifest, self.rows, self.loader, lambda: backbone, space, self.store, device=settings.device)
-        )
+        self.computed[spec.name] = got.computed
+        self.reused += got.reused
+        found = features(
+            manifest, self.rows, self.loader, lazy, Space(facts["fingerprint"], END, got.precision), self.store,
+            device=settings.device, engine=settings.engine,
+        )  # fmt: skip
+        x = torch.from_numpy(found)
         y = torch.from_numpy(manifest.target_array(self.rows))
         probe = cross_validated_probe(
             x, y, targets.task, targets.outputs, self.config.select.folds, self.config.seed, manifest.groups(self.rows),
@@ -151,4 +163,4 @@ class _Race:
         )  # fmt: skip
         # a sample of a nearly constant value may hold nothing that LogME could explain
         evidence = logme(x, y, targets.task) if bool((y != y[:1]).any()) else None
-        return Candidate.ranked(spec, backbone, logme=evidence, probe=probe)
+        return Candidate.ranked(spec, facts, logme=evidence, probe=probe)

@@ -40,7 +40,18 @@ def tune(config: RunConfig, registry: Registry, workspace: Workspace) -> dict[st
             space = Space(receipt["backbone"]["fingerprint"], receipt["backbone"]["cut"], receipt["precision"])
             store = FeatureStore(workspace.store)
             x_train, x_val = (
-                torch.from_numpy(features(manifest, rows, loader, lazy, space, store, device=config.extract.device))
+                torch.from_numpy(
+                    features(
+                        manifest,
+                        rows,
+                        loader,
+                        lazy,
+                        space,
+                        store,
+                        device=config.extract.device,
+                        engine=config.extract.engine,
+                    )
+                )
                 for rows in (train, val)
             )
             y_train, y_val = (torch.from_numpy(manifest.target_array(rows)) for rows in (train, val))
@@ -52,7 +63,7 @@ def tune(config: RunConfig, registry: Registry, workspace: Workspace) -> dict[st
             facts.update(strength=fit.strength, refit=config.tune.refit, path=fit.path, validation=best["val"])
         else:
             device = resolve_device(config.extract.device)
-            tuned = finetune(manifest, loader, lazy(), head, head_spec, config, device)
+            tuned = finetune(manifest, loader, lazy(), head, head_spec, config, device, receipt["precision"])
             head, backbone, trained = tuned.head, tuned.backbone, tuned.trained
             facts.update(
                 best_epoch=tuned.best_epoch,

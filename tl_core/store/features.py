@@ -2,68 +2,26 @@
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from tl_core.errors import FormatError, UserError
+from tl_core.store.claims import Claims
+from tl_core.store.exchange import ExportResult, ImportResult, export_rows, import_rows
+from tl_core.store.gc import GcResult, collect
 from tl_core.store.index import SpaceIndex
-from tl_core.store.shards import (
-    ShardWriter,
-    checksums,
-    digest_of,
-    engine_of,
-    keys_of,
-    map_rows,
-    read_records,
-    shard_sizes,
-)
-from tl_core.store.spaces import DTYPES, Space, SpaceFacts, create_space, open_space
+from tl_core.store.reading import MissingRows, read_bytes, read_fixed
+from tl_core.store.rows import decode_ragged
+from tl_core.store.shards import RECORD, Made, Records, digest_of, keys_of, made_by, shard_sizes
+from tl_core.store.spaces import DTYPES, Space, SpaceFacts, open_space, space_folders
+from tl_core.store.survey import SpaceInfo, space_faults, survey
+from tl_core.store.uses import mark_used
+from tl_core.store.writing import RaggedWriter, Writer
 
 TRUNCATED = 1
 """Bit 0 of a row's flags: the backbone could not see the whole sample."""
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_CHUNK = 64 << 20  # bytes of rows that verify() holds at a time
-
-
-class MissingRows(KeyError):  # noqa: N818 - named for what it carries
-    """Rows that the store does not hold, or no longer whole. digests: whose."""
-
-    def __init__(self, digests: Sequence[str]) -> None:
-        super().__init__(f"{len(digests)} rows are not in the feature store, the first of {digests[0]}")
-        self.digests = tuple(digests)
-
-
-class StoreFull(UserError):  # noqa: N818
-    """The disk (or the quota) is full; every row stored before is whole. stored, missing: rows of this writer."""
-
-    def __init__(self, root: Path, stored: int = 0, missing: int = 0) -> None:
-        super().__init__(
-            f"the disk of the feature store {root} is full: {stored} rows were stored, {missing} are missing; "
-            "free some space (`tl cache` shows what the store holds) or set store.path to another disk, and run "
-            "again: stored rows are kept"
-        )
-        self.root = root
-        self.stored = stored
-
-
-@dataclass(frozen=True)
-class SpaceInfo:
-    """What one space holds. rows: distinct digests; bytes: on the disk; engines: that computed them, sorted."""
-
-    space: Space
-    rows: int
-    bytes: int
-    shape: tuple[int, ...]
-    dtype: str
-    engines: tuple[str, ...]
 
 
 class FeatureStore:
@@ -78,206 +36,193 @@ class FeatureStore:
 
     def present(self, space: Space, digests: Sequence[str]) -> np.ndarray:
         """Which rows the index names, bool [N]. A row damaged on the disk shows only when it is read."""
-        return self._find(space, digests)[1] >= 0
+        return self._present(space, keys_of(digests))
 
     def flags(self, space: Space, digests: Sequence[str]) -> np.ndarray:
         """The rows' flags without the rows, uint8 [N]. Raises MissingRows."""
-        index, at = self._find(space, digests)
-        _refuse_missing(digests, at)
-        return index.flags[at] if index else np.zeros(0, np.uint8)
+        return np.ascontiguousarray(self.records(space, digests)["flags"])
+
+    def records(self, space: Space, digests: Sequence[str]) -> Records:
+        """What the index says of the rows. Raises MissingRows."""
+        found = self._find(space, keys_of(digests))
+        if found is None:
+            _refuse_any(digests)
+            return np.zeros(0, RECORD)
+        return _all_of(found, digests)[3]
 
     def read(self, space: Space, digests: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Rows [N, *shape] in the stored dtype and flags uint8 [N], in the order asked.
+        """Rows [N, *shape] in the stored dtype and flags uint8 [N], in the order asked; of a space of fixed rows.
 
         Every row's checksum is verified. Raises MissingRows with the digests that are absent or damaged.
         """
-        while True:
-            index, at = self._find(space, digests)
-            _refuse_missing(digests, at)
-            if index is None:
-                return np.zeros((0, 0), np.float32), np.zeros(0, np.uint8)
-            facts = self._open[space][0]
-            rows = self._gather(facts, index, at)
-            damaged = checksums(rows) != index.crc[at]
-            if not damaged.any():
-                return rows, index.flags[at]
-            index.forget(np.unique(at[damaged]))
+        while found := self._find(space, keys_of(digests)):
+            facts, index, at, records = _all_of(found, digests)
+            if facts.ragged:
+                raise ValueError(f"{space} holds ragged rows; read_ragged() reads them")
+            rows, whole = read_fixed(facts, space.folder(self.root), index.names, index.shard[at], records)
+            if whole.all():
+                return rows, np.ascontiguousarray(records["flags"])
+            self._forget(space, index, at[~whole])
+        _refuse_any(digests)
+        return np.zeros((0, 0), np.float32), np.zeros(0, np.uint8)
 
-    def writer(self, space: Space, shape: tuple[int, ...], dtype: np.dtype[Any], engine: str) -> Writer:
+    def read_ragged(self, space: Space, digests: Sequence[str]) -> tuple[list[dict[str, np.ndarray]], np.ndarray]:
+        """Rows of named arrays and flags uint8 [N], in the order asked; of a space of ragged rows.
+
+        Checked and refused as in read().
+        """
+        while found := self._find(space, keys_of(digests)):
+            facts, index, at, records = _all_of(found, digests)
+            if not facts.ragged:
+                raise ValueError(f"{space} holds rows of shape {facts.shape}; read() reads them")
+            blobs, whole = read_bytes(space.folder(self.root), index.names, index.shard[at], records)
+            if whole.all():
+                return [decode_ragged(blob) for blob in blobs], np.ascontiguousarray(records["flags"])
+            self._forget(space, index, at[~whole])
+        _refuse_any(digests)
+        return [], np.zeros(0, np.uint8)
+
+    def digests(self, space: Space) -> list[str]:
+        """Whose rows the index of a space names, sorted."""
+        found = self._find(space, keys_of(()))
+        if found is None:
+            return []
+        index = found[1]
+        return sorted(map(digest_of, index.records["key"][index.distinct()[0]].tolist()))
+
+    def read_raw(self, space: Space, digests: Sequence[str]) -> tuple[list[bytes], Records, list[Made]]:
+        """Rows as they lie on the disk, their records, and what computed each; checked and refused as in read()."""
+        folder = space.folder(self.root)
+        while found := self._find(space, keys_of(digests)):
+            _, index, at, records = _all_of(found, digests)
+            rows, whole = read_bytes(folder, index.names, index.shard[at], records)
+            if whole.all():
+                made = {number: made_by(folder, index.names[number]) for number in set(index.shard[at].tolist())}
+                return rows, records, [made[number] for number in index.shard[at].tolist()]
+            self._forget(space, index, at[~whole])
+        _refuse_any(digests)
+        return [], np.zeros(0, RECORD), []
+
+    def writer(
+        self,
+        space: Space,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        engine: str,
+        made: Mapping[str, str] | None = None,
+    ) -> Writer:
         """A writer of rows of this shape and dtype (float16 or float32), to be used as a context manager.
 
-        engine: what computes the rows, such as `torch-2.14.1-cpu`. Raises UserError where the store can't be
-        written, ValueError where the space holds rows of another shape or dtype.
+        engine: what computes the rows, such as `torch-2.14.1-cpu`; made: versions of the libraries it takes, by name.
+        Raises UserError where the store can't be written, ValueError where the space holds other rows.
         """
-        facts = SpaceFacts(space, tuple(shape), np.dtype(dtype).newbyteorder("<"))
-        if facts.dtype.str not in DTYPES or facts.row_bytes <= 0:
-            raise ValueError(f"rows of {facts.dtype} {facts.shape}; the store takes float16 and float32")
-        return Writer(self.root, facts, engine)
+        if any(n <= 0 for n in shape):
+            raise ValueError(f"rows of shape {shape}")
+        return Writer(self.root, SpaceFacts(space, tuple(shape), _stored_dtype(dtype)), Made(engine, made or {}))
+
+    def ragged_writer(
+        self, space: Space, dtype: np.dtype[Any], engine: str, made: Mapping[str, str] | None = None
+    ) -> RaggedWriter:
+        """A writer of rows of named arrays of any shapes; floats in them are stored in the dtype. As writer()."""
+        return RaggedWriter(self.root, SpaceFacts(space, (), _stored_dtype(dtype), True), Made(engine, made or {}))
+
+    def claims(self, space: Space) -> Claims:
+        """Claims on rows to compute, so that processes share the work; to be used as a context manager."""
+        return Claims(space.folder(self.root), lambda keys: self._present(space, keys))
+
+    def mark_used(self, space: Space, data_version: str, digests: Sequence[str]) -> None:
+        """Remember for gc that a version of the data uses these rows, stored or not; fails for no disk's sake."""
+        mark_used(self.root, space, data_version, digests)
 
     def info(self) -> list[SpaceInfo]:
         """What the store holds, by folder name. Raises FormatError where a space is damaged or newer."""
-        infos = []
-        for folder in self._folders():
-            facts = open_space(folder)
-            if facts is None:
-                continue
-            index = SpaceIndex(folder, facts.row_bytes)
-            index.refresh()
-            infos.append(
-                SpaceInfo(
-                    facts.space,
-                    rows=len(np.unique(index.keys)),
-                    bytes=sum(path.stat().st_size for path in folder.iterdir()),
-                    shape=facts.shape,
-                    dtype=facts.dtype.name,
-                    engines=tuple(sorted({engine_of(folder, name) for name in index.names})),
-                )
-            )
-        return infos
+        return survey(self.root)
 
-    def verify(self) -> list[str]:
-        """Every fault that checksums show, in sentences; reads all rows. Torn tails of killed writers are none."""
-        return [fault for folder in self._folders() for fault in _space_faults(folder)]
+    def verify(self, progress: Callable[[int], None] | None = None) -> list[str]:
+        """Every fault that checksums show, in sentences; reads all rows. Torn tails of killed writers are none.
 
-    def _folders(self) -> list[Path]:
-        return sorted(path for path in self.root.glob("*-*-*") if path.is_dir())
+        progress: is told how many rows more have been checked.
+        """
+        tell = progress or (lambda rows: None)
+        return [fault for folder in space_folders(self.root) for fault in space_faults(folder, tell)]
 
-    def _find(self, space: Space, digests: Sequence[str]) -> tuple[SpaceIndex | None, np.ndarray]:
-        """The space's index (None where the space is not there) and each digest's position in it, or -1."""
-        keys = keys_of(digests)
+    def gc(self, keep_last: int | None = None, max_size: int | None = None, dry_run: bool = False) -> GcResult:
+        """Free space, safely beside readers and writers: merge small shards, sweep what kills left, drop rows.
+
+        keep_last: drop those that none of the last N versions of the data used (see mark_used); max_size: then
+        remove whole spaces, least recently used first, until the store has at most so many bytes. Spaces of format 1
+        go in any case. A space that somebody has claims in is left as it is. Raises UserError where the store can't
+        be written or locked.
+        """
+        return collect(self.root, keep_last, max_size, dry_run)
+
+    def export(self, path: Path, selections: Sequence[tuple[Space, Sequence[str] | None]]) -> ExportResult:
+        """Write rows of some spaces to one file that import_() takes, on any machine; digests None: all that are whole.
+
+        The file appears whole or not at all. Raises MissingRows where an asked row is absent or damaged, UserError
+        where a space is not there or the file can't be written.
+        """
+        return export_rows(self, path, selections)
+
+    def import_(self, path: Path) -> ImportResult:
+        """Add the rows of an exported file that are not there yet.
+
+        Rows that fail their checksum are left out and named. Raises UserError where the file is none, is cut off or
+        does not fit this store, StoreFull; rows added before a fault shows are sound.
+        """
+        return import_rows(self, path)
+
+    def _present(self, space: Space, keys: np.ndarray) -> np.ndarray:
+        found = self._find(space, keys)
+        return np.zeros(len(keys), bool) if found is None else found[2] >= 0
+
+    def _find(self, space: Space, keys: np.ndarray) -> _Found | None:
+        """The space and each key's position in its index, or -1; None where the space is not there."""
         folder = space.folder(self.root)
-        if space not in self._open:
-            facts = open_space(folder, space)
-            if facts is None:
-                return None, np.full(len(keys), -1)
-            self._open[space] = (facts, SpaceIndex(folder, facts.row_bytes))
-        index = self._open[space][1]
         try:
+            if space not in self._open:
+                facts = open_space(folder, space)
+                if facts is None:
+                    return None
+                self._open[space] = (facts, SpaceIndex(folder, facts.row_bytes))
+            facts, index = self._open[space]
             index.refresh()
         except FileNotFoundError:  # deleted since
-            del self._open[space]
-            return None, np.full(len(keys), -1)
-        return index, index.find(keys)
+            self._open.pop(space, None)
+            return None
+        return facts, index, index.find(keys)
 
-    def _gather(self, facts: SpaceFacts, index: SpaceIndex, at: np.ndarray) -> np.ndarray:
-        """The rows at index positions, unchecked; zeros where they have gone since (the checksum fails)."""
-        rows = np.zeros((len(at), *facts.shape), facts.dtype)
-        shard, number = index.shard[at], index.row[at]
-        for which in np.unique(shard):
-            wanted = np.flatnonzero(shard == which)
-            wanted = wanted[np.argsort(number[wanted], kind="stable")]  # along the file
-            try:
-                mapped = map_rows(facts.space.folder(self.root), index.names[which], facts)
-            except FileNotFoundError:
-                continue
-            wanted = wanted[number[wanted] < len(mapped)]
-            rows[wanted] = mapped[number[wanted]]
-        return rows
-
-
-class Writer:
-    """Adds rows to one space, in a shard of its own that the first append() makes."""
-
-    def __init__(self, root: Path, facts: SpaceFacts, engine: str) -> None:
-        self._root = root
-        self._facts = facts
-        self._engine = engine
-        self._shard: ShardWriter | None = None
-        self.stored = 0
-        with _told(root):
-            self._folder = create_space(root, facts)
-
-    def append(self, digests: Sequence[str], rows: np.ndarray, flags: np.ndarray | None = None) -> None:
-        """Store rows [N, *shape] (float16 or float32, cast to the space's dtype); durable once it returns.
-
-        flags: uint8 [N], zeros where None. Raises UserError naming the digests of rows that are not finite in
-        the space's dtype (nothing is stored then), StoreFull where the disk is full.
-        """
-        if rows.dtype not in (np.float16, np.float32) or rows.shape != (len(digests), *self._facts.shape):
-            raise ValueError(f"rows {rows.dtype} {rows.shape} for {len(digests)} digests, expected {self._facts}")
-        if not len(digests):
-            return
-        with np.errstate(over="ignore"):  # refused below
-            stored = np.ascontiguousarray(rows, self._facts.dtype)
-        finite = np.isfinite(stored).reshape(len(stored), -1).all(axis=1)
-        if not finite.all():
-            names = [digest for digest, ok in zip(digests, finite) if not ok]
-            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-            raise UserError(
-                f"features that are not finite in {self._facts.dtype}, of the samples with md5 "
-                f"{', '.join(names[:5])}{more}; check these samples and the backbone's weights, or set "
-                "extract.precision to float32"
-            )
-        flags = np.zeros(len(digests), np.uint8) if flags is None else flags
+    def _forget(self, space: Space, index: SpaceIndex, positions: np.ndarray) -> None:
+        """Have the next look find another copy of rows that did not read well, or none."""
         try:
-            with _told(self._root):
-                self._shard = self._shard or ShardWriter(self._folder, self._engine)
-                self._shard.append(keys_of(digests), stored, flags)
-        except StoreFull:
-            self.close()
-            raise StoreFull(self._root, self.stored, len(digests)) from None
-        except BaseException:  # how the shard ends now is unknown: never write behind it
-            self.close()
-            raise
-        self.stored += len(digests)
-
-    def close(self) -> None:
-        """Close the files; nothing is pending, append() leaves everything on the disk."""
-        shard, self._shard = self._shard, None
-        if shard is not None:
-            shard.close()
-
-    def __enter__(self) -> Writer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+            there = shard_sizes(space.folder(self.root))
+        except FileNotFoundError:
+            return
+        if all(index.names[number] in there for number in np.unique(index.shard[positions])):
+            index.forget(positions)
+        # else gc has put another shard in its place, which the next look takes in
 
 
-@contextmanager
-def _told(root: Path) -> Iterator[None]:
-    """Say in the user's words why the store can't be written."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise StoreFull(root) from error
-        raise UserError(
-            f"can't write the feature store at {root}: {error.strerror}; set store.path to a folder that can be written"
-        ) from error
+_Found = tuple[SpaceFacts, SpaceIndex, np.ndarray]
 
 
-def _refuse_missing(digests: Sequence[str], at: np.ndarray) -> None:
+def _all_of(found: _Found, digests: Sequence[str]) -> tuple[SpaceFacts, SpaceIndex, np.ndarray, Records]:
+    """What was found, and the records at the positions. Raises MissingRows where one is missing."""
+    facts, index, at = found
     missing = np.flatnonzero(at < 0)
     if missing.size:
         raise MissingRows([digests[int(i)] for i in missing])
+    return facts, index, at, index.records[at]
 
 
-def _space_faults(folder: Path) -> Iterator[str]:
-    """The faults of one space's folder; holds a bounded number of rows at a time."""
-    try:
-        facts = open_space(folder)
-    except FormatError as error:
-        yield str(error)
-        return
-    sizes = shard_sizes(folder)
-    if facts is None:
-        if sizes:
-            yield f"{folder} has lost its space.json; delete the folder and its features are computed again"
-        return
-    step = max(1, _CHUNK // facts.row_bytes)
-    for name, size in sizes.items():
-        records, damaged = read_records(folder, name, 0, size, facts.row_bytes)
-        if len(damaged):
-            yield f"{folder / name}.index: {len(damaged)} damaged records; those rows are computed again when needed"
-        rows = map_rows(folder, name, facts) if len(records) else np.zeros((0, *facts.shape), facts.dtype)
-        for start in range(0, len(records), step):
-            part = records[start : start + step]
-            wrong = checksums(rows[part["row"].astype(np.int64)]) != part["crc"]
-            for record in part[wrong]:
-                yield (
-                    f"{folder / name}.rows: row {record['row']} of the sample with md5 {digest_of(record['key'])} is "
-                    "damaged; it is computed again when needed"
-                )
+def _refuse_any(digests: Sequence[str]) -> None:
+    """Raise MissingRows where anything is asked of a space that is not there."""
+    if len(digests):
+        raise MissingRows(digests)
+
+
+def _stored_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    stored = np.dtype(dtype).newbyteorder("<")
+    if stored.str not in DTYPES:
+        raise ValueError(f"rows of {stored}; the store takes float16 and float32")
+    return stored

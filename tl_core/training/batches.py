@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from tl_core.extraction import decoded
+from tl_core.extraction import decoded, decoder_pool
 from tl_core.types import Backbone, Loader, Prepared
 
 if TYPE_CHECKING:
     from tl_core.manifest import Manifest
 
-_DECODERS = 2  # threads; more, or worker processes, were slower (the decoders release the GIL)
 _AHEAD = 2  # batches decoded and waiting: bounds the memory
 
 
@@ -42,7 +41,7 @@ class Samples:
         threads change it. Raises UserError where a sample has changed since it was checked.
         """
         waiting: deque[tuple[np.ndarray, list[Future[Prepared]]]] = deque()
-        pool = ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode")
+        pool = decoder_pool()
         try:
             for rows in batches:
                 waiting.append((rows, [pool.submit(self._prepare, int(row), seeds) for row in rows]))
@@ -55,10 +54,10 @@ class Samples:
 
     def _prepare(self, row: int, seeds: tuple[int, int] | None) -> Prepared:
         sample = self.manifest.sample(row)
-        found = decoded(sample, self.loader)
-        if seeds is not None:
-            found = self.loader.augment(found, np.random.default_rng([*seeds, row]))
-        return self.backbone.prepare(found)
+        if seeds is None:
+            return self.backbone.prepare(decoded(sample, self.loader, self.backbone.need))
+        whole = decoded(sample, self.loader)
+        return self.backbone.prepare(self.loader.augment(whole, np.random.default_rng([*seeds, row])))
 
 
 def _finished(item: tuple[np.ndarray, list[Future[Prepared]]]) -> tuple[np.ndarray, list[Prepared]]:

@@ -56,6 +56,7 @@ def finetune(
     spec: HeadSpec,
     config: RunConfig,
     device: torch.device,
+    precision: str = "float32",
 ) -> FinetuneFit:
     """Train the head and the last segments in place, and keep the epoch that is best on validation.
 
@@ -64,6 +65,7 @@ def finetune(
     watched metric (ties: the lower loss is better). Segments before `tune.train_from` run in eval mode without
     gradients; their batch-norm statistics stay. A linear head is standardised by the training embeddings first.
     Everything random follows config.seed: on the CPU two runs give the same bytes. Test rows are never read.
+    precision: the class that embeddings are computed in where nothing trains.
     Raises UserError on a `train_from` that the backbone has no segments for, and where the training diverges;
     ValueError without training or validation rows.
     """
@@ -77,13 +79,13 @@ def finetune(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(config.seed)  # dropout
         few = np.random.default_rng(config.seed).permutation(rows)[:MOMENT_ROWS]
-        embeddings = _embeddings(samples, few, device, config.extract.precision)
+        embeddings = _embeddings(samples, few, device, precision)
         mean, scale = moments(embeddings)
         standardise(head, mean, scale.clamp_min(MIN_SCALE * float(scale.median())), samples.targets(rows))
         training = _Training(
             samples, head, config, device, start, steps=len(even_batches(rows, config.tune.batch_size))
         )
-        history, best_epoch = _epochs(training, spec, rows, val_rows)
+        history, best_epoch = _epochs(training, spec, rows, val_rows, precision)
     head.requires_grad_(False).eval()
     backbone.requires_grad_(False).eval()
     return FinetuneFit(head, backbone, backbone.segment_names[start:], history, best_epoch)
@@ -215,10 +217,10 @@ class _Training:
 
 
 def _epochs(
-    training: _Training, spec: HeadSpec, rows: np.ndarray, val_rows: np.ndarray
+    training: _Training, spec: HeadSpec, rows: np.ndarray, val_rows: np.ndarray, precision: str
 ) -> tuple[list[dict[str, float]], int]:
     """Train until the epochs or the patience run out, and restore the best; (history, best epoch)."""
-    tune, precision = training.config.tune, training.config.extract.precision
+    tune = training.config.tune
     truth = training.samples.targets(val_rows)
     history: list[dict[str, float]] = []
     best, best_epoch = (-math.inf, -math.inf), 0

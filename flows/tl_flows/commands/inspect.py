@@ -1,11 +1,12 @@
-"""Commands that only look: plugins, backbones, the feature cache, reports."""
+"""Commands that only look: plugins, backbones, reports."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import click
+
+from tl_flows.commands.tables import print_table
 
 
 @click.command()
@@ -14,7 +15,7 @@ def plugins() -> None:
     from tl_core.registry import load_registry
 
     found = load_registry().plugins
-    _print_table(("plugin", "dist", "version", "error"), [(p.name, p.dist, p.version, p.error or "") for p in found])
+    print_table(("plugin", "dist", "version", "error"), [(p.name, p.dist, p.version, p.error or "") for p in found])
     if not found:
         click.echo("no plugins; install one, such as tl-text")
 
@@ -36,7 +37,7 @@ def backbones(modality: str | None, offline: bool) -> None:
     listed = [(spec, weights_here(spec)) for spec in registry.backbones(modality)]
     if offline:
         listed = [(spec, here) for spec, here in listed if here]
-    _print_table(
+    print_table(
         ("backbone", "modality", "parameters", "features", "weights", "licence", "pretrained on", "default", "offline"),
         [
             (
@@ -78,53 +79,3 @@ def report(run: Path | None, show: bool) -> None:
     click.echo(str(path))
     if show:
         click.launch(str(path))
-
-
-@click.group()
-def cache() -> None:
-    """The feature store."""
-
-
-@cache.command()
-def info() -> None:
-    """What the feature store holds: rows and bytes by backbone, cut and precision."""
-    from tl_core.config import RunConfig, load_config
-    from tl_core.store import FeatureStore
-    from tl_flows.project import PARAMS, cache_folder, find_project, project_workspace
-
-    root = find_project(Path.cwd())
-    if root is None:
-        folder = cache_folder() / "store"
-    else:
-        config = load_config(root / PARAMS) if (root / PARAMS).is_file() else RunConfig()
-        folder = project_workspace(root, config).store
-    spaces = FeatureStore(folder).info()
-    _print_table(
-        ("backbone", "cut", "precision", "rows", "shape", "dtype", "MB", "engines"),
-        [
-            (
-                s.space.fingerprint[:16],
-                s.space.cut,
-                s.space.precision,
-                f"{s.rows:,}",
-                "x".join(map(str, s.shape)),
-                s.dtype,
-                f"{s.bytes / 1e6:,.1f}",
-                ", ".join(s.engines),
-            )
-            for s in spaces
-        ],
-    )
-    total = sum(s.bytes for s in spaces) / 1e6
-    click.echo(f"{folder}: {sum(s.rows for s in spaces):,} rows, {total:,.1f} MB")
-
-
-def _print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Aligned columns, without the ones that are empty in every row; never cut to the terminal's width."""
-    lines = [tuple(header), *map(tuple, rows)]
-    if len(lines) == 1:
-        return
-    kept = [i for i in range(len(header)) if any(row[i] for row in lines[1:])]
-    widths = {i: max(len(row[i]) for row in lines) for i in kept}
-    for row in lines:
-        click.echo("  ".join(f"{row[i]:<{widths[i]}}" for i in kept).rstrip())

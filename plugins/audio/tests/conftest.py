@@ -18,6 +18,22 @@ CONVOLUTIONS = {
     "num_conv_pos_embeddings": 8,
     "num_conv_pos_embedding_groups": 4,
 }
+BUNDLE = {
+    "extractor_conv_layer_config": [(16, 10, 5), (16, 8, 8), (16, 4, 8)],
+    "extractor_conv_bias": False,
+    "encoder_embed_dim": 32,
+    "encoder_projection_dropout": 0.0,
+    "encoder_pos_conv_kernel": 8,
+    "encoder_pos_conv_groups": 4,
+    "encoder_num_layers": 2,
+    "encoder_num_heads": 2,
+    "encoder_attention_dropout": 0.0,
+    "encoder_ff_interm_features": 48,
+    "encoder_ff_interm_dropout": 0.0,
+    "encoder_dropout": 0.0,
+    "encoder_layer_drop": 0.0,
+    "aux_num_out": None,
+}
 LAYERS = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
 
 
@@ -31,6 +47,12 @@ def sound_fixture() -> Callable[..., np.ndarray]:
 def tiny_encoder_fixture() -> Callable[..., torch.nn.Module]:
     """`tiny_encoder` below."""
     return tiny_encoder
+
+
+@pytest.fixture(name="tiny_bundle", scope="session")
+def tiny_bundle_fixture() -> Callable[..., torch.nn.Module]:
+    """`tiny_bundle` below."""
+    return tiny_bundle
 
 
 @pytest.fixture(name="tiny_extractor", scope="session")
@@ -71,6 +93,20 @@ def tiny_encoder(family: str, *, head: bool = False) -> torch.nn.Module:
         return getattr(t, f"{names[kind]}{'ForCTC' if head else 'Model'}")(config).eval()
 
 
+def tiny_bundle(kind: str) -> torch.nn.Module:
+    """A torchaudio model of a few thousand weights: base, stable (layer norm) or wavlm."""
+    import torchaudio
+
+    if kind == "wavlm":
+        return torchaudio.models.wavlm_model(
+            **BUNDLE, extractor_mode="group_norm", encoder_layer_norm_first=False, encoder_num_buckets=16,
+            encoder_max_distance=40,
+        )  # fmt: skip
+    first = kind == "stable"
+    mode = "layer_norm" if first else "group_norm"
+    return torchaudio.models.wav2vec2_model(**BUNDLE, extractor_mode=mode, encoder_layer_norm_first=first)
+
+
 def tiny_extractor(family: str):
     """The feature extractor that goes with `tiny_encoder`."""
     import transformers as t
@@ -93,6 +129,21 @@ def encoder_folder(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return write
+
+
+@pytest.fixture(params=["base", "stable", "wavlm"])
+def bundle(request, monkeypatch, tmp_path) -> tuple[str, torch.nn.Module]:
+    """A tiny bundle TINY with its weights in a file: (name, library model)."""
+    import torchaudio
+    from tl_audio.bundles import BUNDLES, Bundle
+
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = tiny_bundle(request.param).eval()
+    monkeypatch.setattr(torchaudio.models, "tiny", lambda: tiny_bundle(request.param), raising=False)
+    monkeypatch.setitem(BUNDLES, "TINY", Bundle("tiny", request.param == "stable", biased=request.param == "wavlm"))
+    torch.save(model.state_dict(), tmp_path / "tiny.pth")
+    return f"TINY@{tmp_path / 'tiny.pth'}", model
 
 
 @pytest.fixture

@@ -13,46 +13,6 @@ from tl_audio.loader import Clip
 
 from tl_core import UserError
 
-COMMON = {
-    "extractor_conv_layer_config": [(16, 10, 5), (16, 8, 8), (16, 4, 8)],
-    "extractor_conv_bias": False,
-    "encoder_embed_dim": 32,
-    "encoder_projection_dropout": 0.0,
-    "encoder_pos_conv_kernel": 8,
-    "encoder_pos_conv_groups": 4,
-    "encoder_num_layers": 2,
-    "encoder_num_heads": 2,
-    "encoder_attention_dropout": 0.0,
-    "encoder_ff_interm_features": 48,
-    "encoder_ff_interm_dropout": 0.0,
-    "encoder_dropout": 0.0,
-    "encoder_layer_drop": 0.0,
-    "aux_num_out": None,
-}
-
-
-def tiny(kind):
-    if kind == "wavlm":
-        return torchaudio.models.wavlm_model(
-            **COMMON, extractor_mode="group_norm", encoder_layer_norm_first=False, encoder_num_buckets=16,
-            encoder_max_distance=40,
-        )  # fmt: skip
-    first = kind == "stable"
-    mode = "layer_norm" if first else "group_norm"
-    return torchaudio.models.wav2vec2_model(**COMMON, extractor_mode=mode, encoder_layer_norm_first=first)
-
-
-@pytest.fixture(params=["base", "stable", "wavlm"])
-def bundle(request, monkeypatch, tmp_path):
-    """A tiny bundle TINY with its weights in a file: (name, library model)."""
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        model = tiny(request.param).eval()
-    monkeypatch.setattr(torchaudio.models, "tiny", lambda: tiny(request.param), raising=False)
-    monkeypatch.setitem(BUNDLES, "TINY", Bundle("tiny", request.param == "stable", biased=request.param == "wavlm"))
-    torch.save(model.state_dict(), tmp_path / "tiny.pth")
-    return f"TINY@{tmp_path / 'tiny.pth'}", model
-
 
 def test_chain_equals_the_library(bundle, sound):
     name, model = bundle
@@ -76,11 +36,11 @@ def test_random_twin(bundle):
     assert real.identity.revision == f"torchaudio {torchaudio.__version__}"
 
 
-def test_normalisation_is_torchaudios(monkeypatch, sound, tmp_path):
+def test_normalisation_is_torchaudios(monkeypatch, sound, tmp_path, tiny_bundle):
     from torchaudio.pipelines._wav2vec2.utils import _extend_model
 
-    model = tiny("stable").eval()
-    monkeypatch.setattr(torchaudio.models, "tiny", lambda: tiny("stable"), raising=False)
+    model = tiny_bundle("stable").eval()
+    monkeypatch.setattr(torchaudio.models, "tiny", lambda: tiny_bundle("stable"), raising=False)
     monkeypatch.setitem(BUNDLES, "TINY", Bundle("tiny", normalise=True))
     torch.save(model.state_dict(), tmp_path / "tiny.pth")
     (spec,) = resolve(f"TINY@{tmp_path / 'tiny.pth'}")
@@ -109,19 +69,21 @@ def test_table_is_torchaudios(name):
     assert len(layers) == theirs._params["encoder_num_layers"]
 
 
-def test_without_network_the_remedy_is_named(monkeypatch, tmp_path):
+def test_without_network_the_remedy_is_named(monkeypatch, tmp_path, tiny_bundle):
     def offline(**_):
         raise URLError("no route to host")
 
     monkeypatch.setattr(torchaudio.pipelines.WAV2VEC2_BASE, "get_model", offline)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(torchaudio.models, "wav2vec2_base", lambda: tiny("base"))
+    monkeypatch.setattr(torchaudio.models, "wav2vec2_base", lambda: tiny_bundle("base"))
     (spec,) = resolve("WAV2VEC2_BASE")
     with pytest.raises(UserError, match=r"can't download the torchaudio bundle WAV2VEC2_BASE.*WAV2VEC2_BASE@FILE"):
         spec.build()
     folder = tmp_path / "torchaudio-bundles" / "WAV2VEC2_BASE"
     folder.mkdir(parents=True)
-    torch.save(tiny("base").state_dict(), folder / "wav2vec2_fairseq_base_ls960.pth")  # as the download leaves it
+    torch.save(
+        tiny_bundle("base").state_dict(), folder / "wav2vec2_fairseq_base_ls960.pth"
+    )  # as the download leaves it
     assert spec.build().feature_dim == 32
 
 

@@ -123,18 +123,12 @@ def test_random_twin_needs_no_weights(encoder_folder, sound):
 
 
 def test_identity_tells_all_that_counts(encoder_folder):
-    folder = encoder_folder("wav2vec2")
-    facts = build(folder).identity
+    facts = build(encoder_folder("wav2vec2")).identity
     assert {"loader", "decoder", "channels", "resampler", "rate", "normalise", "window", "padding", "pooling"} == set(
         facts.preprocessing
     )
     assert facts.preprocessing["resampler"].startswith("soxr ")
     json.dumps(dict(facts.preprocessing))
-    number = folder / "preprocessor_config.json"
-    number.write_text(number.read_text().replace('"do_normalize": true', '"do_normalize": false'))
-    assert build(folder).fingerprint != facts.fingerprint
-    moved = shutil.copytree(folder, folder.parent / "moved")
-    assert build(moved).fingerprint == build(folder).fingerprint
 
 
 def test_two_sizes_with_one_random_seed_differ(encoder_folder):

@@ -49,6 +49,13 @@ def test_lossy_formats_keep_length_and_rate(write_sound, name, rate):
     assert (clip.rate, len(clip.samples)) == (rate, rate)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 8])
+def test_channels_are_averaged_bit_for_bit_as_numpy_does(write_sound, channels):
+    samples = np.random.default_rng(0).uniform(-1, 1, (1000, channels)).astype(np.float32)
+    clip = LOADER.decode(write_sound("many.wav", samples, subtype="FLOAT"))
+    np.testing.assert_array_equal(clip.samples, samples.mean(axis=1, dtype=np.float32))
+
+
 def test_channels_are_averaged_and_the_rate_is_the_files_own(write_sound):
     left = tone(rate=44_100)
     channels = np.stack([left, np.zeros_like(left), left / 2], axis=1)

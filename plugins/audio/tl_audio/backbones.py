@@ -31,7 +31,13 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class AudioBackbone(Backbone):
-    """An encoder with the front end that feeds it. Every sample of a clip is seen, so nothing is ever truncated."""
+    """An encoder with the front end that feeds it. Every sample of a clip is seen, so nothing is ever truncated.
+
+    A state at an inner cut is taken as it is: frames that fill a window up were computed with the clip's own, and
+    `frames` says how many count.
+    """
+
+    ragged = True
 
     def __init__(
         self, segments: Sequence[tuple[str, nn.Module]], feature_dim: int, identity: Identity, front_end: FrontEnd

@@ -19,8 +19,7 @@ from tl_core import State, UserError
 
 LADDER_START = 0.25  # seconds of the shortest width
 LADDER_STEP = 1.1  # each width over the one before: a clip is filled up by at most a tenth
-BATCH_SECONDS = 32.0  # of sound in a forward batch: large enough for a GPU, and a filled-up rest costs little
-MAX_ROWS = 32
+BATCH_SECONDS = 2.0  # of sound in a forward batch: a CPU gains nothing by more, and a filled-up rest costs little
 
 
 def resampled(samples: np.ndarray, rate: int, target: int) -> np.ndarray:
@@ -46,6 +45,13 @@ def decoder() -> str:
     return f"libsndfile {soundfile.__libsndfile_version__}"
 
 
+def extractor() -> str:
+    """Name and version of the library whose extractors make spectrograms, as it stands in fingerprints."""
+    import transformers
+
+    return f"transformers {transformers.__version__}"
+
+
 def cut(samples: np.ndarray, width: int, hop: int | None = None) -> list[np.ndarray]:
     """Windows of `width` along the first axis, every `hop`, the last shifted back to the end; short input whole."""
     if len(samples) <= width:
@@ -55,8 +61,11 @@ def cut(samples: np.ndarray, width: int, hop: int | None = None) -> list[np.ndar
 
 
 def repeated(samples: np.ndarray, width: int) -> np.ndarray:
-    """A short sound played again from its start until it fills `width` samples."""
-    return np.resize(samples, width) if len(samples) < width else samples
+    """A short sound played again from its start until it fills `width` samples: float32, a copy."""
+    filled = np.empty(width, np.float32)
+    for start in range(0, width, len(samples)):
+        filled[start : start + len(samples)] = samples[: width - start]
+    return filled
 
 
 @dataclass(frozen=True)
@@ -78,8 +87,8 @@ class FrontEnd(ABC):
         return 0
 
     def rows(self, bucket: int) -> int:
-        """Rows of a forward batch."""
-        return MAX_ROWS
+        """Rows of a forward batch: a long window alone keeps a CPU busy."""
+        return 1
 
 
 @dataclass(frozen=True)
@@ -111,7 +120,7 @@ class Waveform(FrontEnd):
 
     def _window(self, part: np.ndarray) -> State:
         width = next(width for width in self.ladder if width >= len(part))
-        filled = torch.from_numpy(np.array(repeated(part, width), np.float32))
+        filled = torch.from_numpy(repeated(part, width))
         return {"x": filled, "frames": torch.tensor(max(1, self.encoder_frames(len(part))))}
 
     def encoder_frames(self, samples: int) -> int:
@@ -126,7 +135,7 @@ class Waveform(FrontEnd):
             if self.epsilon is None
             else f"clip to zero mean, unit variance, epsilon {self.epsilon}",
             "window": f"{self.seconds} s, last shifted back",
-            "padding": f"repeat to the next of {len(self.ladder)} widths from {self.ladder[0]} samples",
+            "padding": f"repeat to the next width from {LADDER_START} s, each {LADDER_STEP} times the last",
             "pooling": "mean over the clip's frames, then over windows",
         }
 
@@ -134,7 +143,7 @@ class Waveform(FrontEnd):
         return int(window["x"].shape[0])
 
     def rows(self, bucket: int) -> int:
-        return max(1, min(MAX_ROWS, int(BATCH_SECONDS * self.rate) // bucket))
+        return max(1, int(BATCH_SECONDS * self.rate) // bucket)
 
 
 @dataclass(frozen=True)
@@ -161,19 +170,20 @@ class WhisperMel(FrontEnd):
     def _window(self, part: np.ndarray) -> State:
         mel = self.extractor(part, sampling_rate=self.rate, return_tensors="np")["input_features"][0]
         frames = -(-len(part) // (2 * self.extractor.hop_length))  # the encoder halves the mel frames
-        return {"x": torch.from_numpy(mel.astype(np.float32)), "frames": torch.tensor(min(frames, self.positions))}
+        return {
+            "x": torch.from_numpy(mel.astype(np.float32, copy=False)),
+            "frames": torch.tensor(min(frames, self.positions)),
+        }
 
     def facts(self) -> dict[str, Any]:
         numbers = ("feature_size", "n_fft", "hop_length", "chunk_length", "padding_value", "dither")
         return {
+            "extractor": extractor(),
             "mel": {name: getattr(self.extractor, name) for name in numbers},
             "window": f"{self.extractor.chunk_length} s, last shifted back",
             "padding": "silence after the clip",
             "pooling": "mean over the clip's frames, then over windows",
         }
-
-    def rows(self, bucket: int) -> int:
-        return 4
 
 
 @dataclass(frozen=True)
@@ -195,19 +205,17 @@ class AstMel(FrontEnd):
     def _banks(self, part: np.ndarray) -> torch.Tensor:
         part = np.array(part, np.float32)  # a copy: torch warns about read-only memory
         banks = self.extractor(part, sampling_rate=self.rate, return_tensors="np")["input_values"][0]
-        return torch.from_numpy(banks.astype(np.float32))  # [frames, mels]
+        return torch.from_numpy(banks.astype(np.float32, copy=False))  # [frames, mels]
 
     def facts(self) -> dict[str, Any]:
         numbers = ("num_mel_bins", "max_length", "do_normalize", "mean", "std")
         return {
+            "extractor": extractor(),
             "mel": {name: getattr(self.extractor, name) for name in numbers},
             "window": f"{self.extractor.max_length} frames of 10 ms, last shifted back",
             "padding": "zero frames after the clip",
             "pooling": "mean of the class and distillation tokens, then over windows",
         }
-
-    def rows(self, bucket: int) -> int:
-        return 4
 
 
 def preprocessing(front_end: FrontEnd, loader_version: int) -> Mapping[str, Any]:

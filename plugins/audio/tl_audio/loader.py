@@ -97,7 +97,7 @@ def _read(path: Path) -> Clip:
                 raise DecodeError(f"truncated {kind}: {broken}")
             blocks: list[np.ndarray] = []
             while len(block := sound.read(_BLOCK, dtype="float32", always_2d=True)):
-                blocks.append(block.mean(axis=1, dtype=np.float32))  # [T, channels] -> [T]
+                blocks.append(_mono(block))
                 if len(blocks) * _BLOCK > MAX_SECONDS * rate + _BLOCK:
                     raise DecodeError(_too_long(len(blocks) * _BLOCK / rate))
     except soundfile.LibsndfileError as error:
@@ -108,6 +108,16 @@ def _read(path: Path) -> Clip:
     if not len(samples):
         raise DecodeError("no samples")
     return Clip(samples, rate)
+
+
+def _mono(block: np.ndarray) -> np.ndarray:
+    """The channels' mean: float32 [T, channels] -> [T]."""
+    first, *others = block.T
+    if len(others) == 1:  # bit for bit the mean, which takes thirty times as long: longer than decoding a WAV
+        mono = (first + others[0]) * np.float32(0.5)
+    else:
+        mono = block.mean(axis=1, dtype=np.float32) if others else first
+    return np.asarray(mono)
 
 
 def _too_long(seconds: float) -> str:

@@ -32,6 +32,7 @@ from tl_core import (
 
 _WHOLE = ("sample_rate", "n_fft", "win_length", "hop_length", "n_mels", "patch_frames", "patch_hop")
 _REAL = ("f_min", "f_max")
+PATCHES = 8  # in a forward batch: a CPU gains nothing by more, and a filled-up rest costs little
 _BLOCK = 4096  # frames transformed at once
 _LOG = re.compile(r"(ln|log10)\(mel \+ ([0-9.e-]+)\)")
 
@@ -71,10 +72,11 @@ class MelPatches(FrontEnd):
     def windows(self, samples: np.ndarray) -> tuple[State, ...]:
         frames = self.numbers["patch_frames"]
         needed = (frames - 1) * self.numbers["hop_length"] + self.numbers["win_length"]
-        samples = np.pad(samples, (0, max(0, needed - len(samples))))
+        if len(samples) < needed:
+            samples = np.pad(samples, (0, needed - len(samples)))
         mel = torch.cat([self._log_mel(block) for block in self._blocks(samples)]).numpy()  # [T, mels]
-        patches = cut(mel, frames, self.numbers["patch_hop"])
-        return tuple({"x": torch.from_numpy(patch.copy()).unsqueeze(0)} for patch in patches)
+        patches = cut(mel, frames, self.numbers["patch_hop"])  # they overlap, and share the spectrogram's memory
+        return tuple({"x": torch.from_numpy(patch).unsqueeze(0)} for patch in patches)
 
     def _blocks(self, samples: np.ndarray) -> Iterator[np.ndarray]:
         """Stretches of samples that give _BLOCK frames each, the last one fewer, so that an hour fits in memory."""
@@ -94,6 +96,9 @@ class MelPatches(FrontEnd):
         mel = (self.filters @ spectrum).T  # [T, mels]
         scaled: Tensor = ((mel + self.log_offset).log() * self.log_scale - self.mean) / self.std
         return scaled
+
+    def rows(self, bucket: int) -> int:
+        return PATCHES
 
     def facts(self) -> dict[str, Any]:
         return {

@@ -1,4 +1,4 @@
-"""Every family, whole and in every two spans, equals its library's own pooled features."""
+"""Every family, whole, in every two spans and from every stored cut, equals its library's own pooled features."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from tl_image import timm_networks, torchvision_networks
 from tl_image.backbones import ImageBackbone, assemble
 from tl_image.folders import folder_network
-from tl_image.network import Network
+from tl_image.network import Network, Normalise
 from torch import Tensor, nn
 
 from tl_core import UserError
@@ -24,8 +24,14 @@ VIT |= {"image_size": SIDE, "patch_size": 16}
 MOBILE = {"depth_multiplier": 0.25, "initializer_range": 0.3}  # the default of 0.02 fades to nothing in 27 layers
 
 
-def images() -> Tensor:
-    return torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+def pixels() -> Tensor:
+    """uint8 [3, 3, SIDE, SIDE]: what prepare() and collate() give."""
+    return torch.randint(0, 256, (3, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+
+
+def images(network: Network) -> Tensor:
+    """The same pixels as the network's own library takes them."""
+    return Normalise(network.preprocessing.mean, network.preprocessing.std)(pixels())  # type: ignore[no-any-return]
 
 
 def shaken(model: nn.Module) -> nn.Module:
@@ -44,17 +50,26 @@ def shaken(model: nn.Module) -> nn.Module:
 def assert_chain_equals(network: Network, model: nn.Module, expected: Tensor) -> ImageBackbone:
     weights = sum(p.numel() for p in model.parameters())
     backbone = assemble(network, model, "weights", None).eval()
-    x = images()
+    x = pixels()
+    windows = [{"x": row} for row in x[:2]]  # the third row fills the batch up
     with torch.inference_mode():
-        whole = backbone({"x": x.clone()})["x"]
+        whole = backbone({"x": x})["x"]
         torch.testing.assert_close(whole, expected, rtol=1e-4, atol=1e-5)
         for cut in range(1, len(backbone.segment_names)):
-            boundary = backbone({"x": x.clone()}, stop=cut)
+            boundary = backbone({"x": x}, stop=cut)
             assert boundary.keys() == {"x"}
             kept = boundary["x"].clone()
             assert torch.equal(backbone(boundary, start=cut)["x"], whole), backbone.segment_names[cut]
             assert torch.equal(boundary["x"], kept), f"{backbone.segment_names[cut]} changes its input in place"
-    assert whole.shape == (2, backbone.feature_dim)
+            assert boundary["x"].dtype == torch.float32
+            rows = backbone.boundary_rows(boundary, windows)
+            assert {backbone.boundary_bucket(row) for row in rows} == {0}
+            stored = backbone.collate_boundary([{"x": row["x"].half().float()} for row in rows])
+            assert stored["x"].shape == (2, *boundary["x"].shape[1:])
+            likeness = torch.cosine_similarity(backbone(stored, start=cut)["x"], whole[:2])
+            assert likeness.min() > 0.9999, backbone.segment_names[cut]
+    assert not backbone.ragged
+    assert whole.shape == (3, backbone.feature_dim)
     assert whole.std(dim=0).mean() > 0
     assert sum(p.numel() for p in backbone.parameters()) <= weights
     return backbone
@@ -70,6 +85,11 @@ BLOCKS = {
     "test_vit": ("embed", *(f"block{i}" for i in range(6)), "pool"),
     "test_vit2": ("embed", *(f"block{i}" for i in range(8)), "pool"),
     "test_vit3": ("embed", *(f"block{i}" for i in range(9)), "pool"),
+    "mobilenetv4_conv_small_050": ("stem", *(f"blocks{i}" for i in range(5)), "pool", "conv_head"),
+    "regnetx_002": ("stem", "s1", "s2", "s3", "s4", "pool"),
+    "swin_tiny_patch4_window7_224": ("embed", *(f"layers{i}" for i in range(4)), "pool"),
+    "swinv2_tiny_window8_256": ("embed", *(f"layers{i}" for i in range(4)), "pool"),
+    "deit_tiny_patch16_224": ("embed", *(f"block{i}" for i in range(12)), "pool"),
     "test_byobnet": ("network",),
     "deit_tiny_distilled_patch16_224": ("network",),
 }
@@ -77,12 +97,14 @@ BLOCKS = {
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_timm(name: str) -> None:
-    sized = "vit" in name or "deit" in name
-    config = {"architecture": name, "pretrained_cfg": DATA, "model_args": {"img_size": SIDE} if sized else {}}
+    arguments: dict[str, Any] = {"img_size": SIDE} if "vit" in name or "deit" in name or "swin" in name else {}
+    if "swin" in name:
+        arguments |= {"embed_dim": 24, "depths": (1, 1, 2, 1), "num_heads": (1, 2, 4, 8), "window_size": 4}
+    config = {"architecture": name, "pretrained_cfg": DATA, "model_args": arguments}
     network = timm_networks.by_config(config, Path("a-folder"))
     model: Any = shaken(network.create())
     with torch.inference_mode():
-        expected = model.forward_head(model.forward_features(images()), pre_logits=True)
+        expected = model.forward_head(model.forward_features(images(network)), pre_logits=True)
     backbone = assert_chain_equals(network, model, expected)
     assert backbone.segment_names == BLOCKS[name]
     assert backbone.feature_dim == model.head_hidden_size
@@ -140,9 +162,9 @@ def test_torchvision(name: str) -> None:
     with torch.inference_mode():
         if name in ("resnet18", "shufflenet_v2_x0_5"):
             whole.fc = nn.Identity()
-            expected = whole(images())
+            expected = whole(images(network))
         else:
-            features = whole.features(images())
+            features = whole.features(images(network))
             features = features.relu() if name == "densenet121" else features
             expected = features.mean(dim=(2, 3))
     backbone = assert_chain_equals(network, model, expected)
@@ -223,7 +245,7 @@ def test_transformers(
     logging.set_verbosity(level)
     base = reference.base_model
     with torch.inference_mode():
-        out = base(pixel_values=images())
+        out = base(pixel_values=images(network))
         token = "vit" in str(folder_model_type(folder))
         expected = out.last_hidden_state[:, 0] if token else out.pooler_output.flatten(1)
     assert len(assert_chain_equals(network, mine, expected).segment_names) == segments
@@ -247,7 +269,7 @@ def test_image_tower_of_a_text_and_image_model(transformers_folder: Callable[...
     network, mine = built(folder)
     reference = transformers.CLIPModel.from_pretrained(folder).eval()
     with torch.inference_mode():
-        expected = reference.vision_model(pixel_values=images()).pooler_output
+        expected = reference.vision_model(pixel_values=images(network)).pooler_output
     assert_chain_equals(network, mine, expected)
 
 

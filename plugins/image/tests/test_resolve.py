@@ -65,7 +65,8 @@ def test_folder_features_are_timms(timm_folder: Folder) -> None:
     x = timm.data.create_transform(**data)(Image.fromarray(image))[None]
     with torch.inference_mode():
         expected = model.forward_head(model.forward_features(x), pre_logits=True)
-    torch.testing.assert_close(features(only(folder).build()), expected, rtol=1e-4, atol=1e-5)
+    likeness = torch.cosine_similarity(features(only(folder).build()), expected)
+    assert likeness > 0.9999  # resized pixels differ by a level here and there
 
 
 def test_model_args_reach_the_network_and_its_twin(timm_folder: Folder) -> None:
@@ -98,10 +99,17 @@ def test_facts_of_a_folder(timm_folder: Folder) -> None:
     assert spec.build(random_seed=0).feature_dim > 0
 
 
+def test_the_backbone_states_its_need(timm_folder: Folder) -> None:
+    built = only(timm_folder()).build()
+    assert built.need == (71, 71)
+    assert features(built).dtype == torch.float32
+    assert built.prepare(np.zeros((70, 90, 3), np.uint8)).windows[0]["x"].dtype == torch.uint8
+
+
 def test_batches_shrink_with_the_input(timm_folder: Folder) -> None:
-    assert only(timm_folder()).build().batch_size(0) == 32
+    assert only(timm_folder()).build().batch_size(0) == 8
     large = timm_folder(name="large", pretrained_cfg={"input_size": [3, 288, 288]})
-    assert only(large).build().batch_size(0) == 16
+    assert only(large).build().batch_size(0) == 4
 
 
 @pytest.mark.parametrize(

@@ -58,24 +58,25 @@ def test_other_modalities(shared_data: Path, name: str) -> None:
 
 
 def test_same_as_transformers_and_timm_compute(shared_data: Path) -> None:
-    """The random input aside from preprocessing: the folders' own libraries give the same pooled features."""
+    """From the same pixels: the folders' own libraries give the same pooled features."""
     import timm
     from safetensors.torch import load_file
     from transformers import MobileNetV1ForImageClassification
 
-    x = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    pixels = torch.randint(0, 256, (2, 3, 224, 224), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    x = (pixels.float() / 255 - 0.5) / 0.5
     weights = shared_data / "weights"
     [spec] = tl_image.tl_resolve_backbone(name=str(weights / "mobilenet_v1_025_224_imagenet"), modality="image")
     reference = MobileNetV1ForImageClassification.from_pretrained(spec.location).float().eval()
     with torch.inference_mode():
         expected = reference.mobilenet_v1(x).pooler_output
-        torch.testing.assert_close(spec.build()({"x": x})["x"], expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(spec.build()({"x": pixels})["x"], expected, rtol=1e-4, atol=1e-5)
     [spec] = tl_image.tl_resolve_backbone(name=str(weights / "mobilenetv2_100_imagenet"), modality="image")
     model = timm.create_model("mobilenetv2_100", pad_type="same").eval()
     model.load_state_dict({k: v.float() for k, v in load_file(Path(spec.location) / "model.safetensors").items()})
     with torch.inference_mode():
         expected = model.forward_head(model.forward_features(x), pre_logits=True)
-        torch.testing.assert_close(spec.build()({"x": x})["x"], expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(spec.build()({"x": pixels})["x"], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_photos_are_prepared_as_transformers_does(shared_data: Path) -> None:
@@ -87,10 +88,9 @@ def test_photos_are_prepared_as_transformers_does(shared_data: Path) -> None:
         backbone, processor = spec.build(), AutoImageProcessor.from_pretrained(spec.location)
         for photo in photos:
             decoded = ImageLoader().decode(photo)
-            x = backbone.prepare(decoded).windows[0]["x"]
-            levels = (x - processor(decoded, return_tensors="pt")["pixel_values"][0]).abs() * 0.5 * 255
-            assert levels.max() < 2.01
-            assert levels.mean() < 0.05
+            x = backbone.prepare(decoded).windows[0]["x"].float()
+            expected = (processor(decoded, return_tensors="pt")["pixel_values"][0] * 0.5 + 0.5) * 255
+            assert (x - expected).abs().max() < 0.01
 
 
 def test_pretrained_beats_random(shared_data: Path) -> None:

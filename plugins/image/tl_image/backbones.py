@@ -25,10 +25,10 @@ from tl_core import (
     read_weights,
     weights_digest,
 )
-from tl_image import timm_networks, torchvision_networks
+from tl_image import jpeg, timm_networks, torchvision_networks
 from tl_image.folders import folder_network
 from tl_image.loader import ImageLoader
-from tl_image.network import Network, Segments
+from tl_image.network import Network, Segments, normalised
 from tl_image.preprocessing import Preprocessing
 
 HUB_FILES = ("config.json", "preprocessor_config.json", "model.safetensors", "model-*.safetensors",
@@ -36,11 +36,12 @@ HUB_FILES = ("config.json", "preprocessor_config.json", "model.safetensors", "mo
 
 
 class ImageBackbone(Backbone):
-    """An image encoder; its windows are whole images, `x` float32 [3, H, W]."""
+    """An image encoder; its windows are whole images, `x` uint8 [3, H, W]. The first segment normalises them."""
 
     def __init__(self, segments: Segments, feature_dim: int, identity: Identity, preprocessing: Preprocessing) -> None:
         super().__init__(segments, feature_dim, identity)
         self.preprocessing = preprocessing
+        self.need = preprocessing.need
 
     def prepare(self, decoded: Any) -> Prepared:
         """decoded: uint8 [H, W, 3]. One window."""
@@ -51,9 +52,9 @@ class ImageBackbone(Backbone):
         return {"x": torch.stack([window["x"] for window in windows])}
 
     def batch_size(self, bucket: int) -> int:
-        """Large inputs go in half batches: their activations, not the calls, decide the speed."""
+        """Half batches for large inputs; a CPU is as fast with 8 images as with 32."""
         height, width = self.preprocessing.size
-        return 32 if height * width <= 256 * 256 else 16
+        return 8 if height * width <= 256 * 256 else 4
 
 
 def build(spec: BackboneSpec, random_seed: int | None = None) -> ImageBackbone:
@@ -96,8 +97,8 @@ def named_network(name: str, weights: str) -> Network:
 
 def assemble(network: Network, model: nn.Module, weights: str, revision: str | None) -> ImageBackbone:
     """Cut a loaded model into segments and run an empty image through them for the embedding's width."""
-    segments = network.split(model.eval())
-    probe: State = {"x": torch.zeros(1, 3, *network.preprocessing.size)}
+    segments = normalised(network.split(model.eval()), network.preprocessing)
+    probe: State = {"x": torch.zeros(1, 3, *network.preprocessing.size, dtype=torch.uint8)}
     try:
         with torch.inference_mode():
             for _, segment in segments:
@@ -118,10 +119,16 @@ def assemble(network: Network, model: nn.Module, weights: str, revision: str | N
 
 
 def _facts(preprocessing: Preprocessing) -> Mapping[str, Any]:
-    """What decides the input's values: the numbers, and the library that decodes and resizes."""
+    """What decides the input's values: the numbers, and what decodes and resizes."""
     import PIL
 
-    return {**preprocessing.facts, "loader": ImageLoader.version, "pillow": PIL.__version__}
+    return {
+        **preprocessing.facts,
+        "loader": ImageLoader.version,
+        "pillow": PIL.__version__,
+        "jpeg": jpeg.rule(preprocessing.need),
+        "resampler": preprocessing.resizer,
+    }
 
 
 def _verified_digest(spec: BackboneSpec, files: Sequence[Path]) -> str:

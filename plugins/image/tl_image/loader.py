@@ -10,11 +10,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from tl_core import DecodeError, Loader, Source
+from tl_image import jpeg
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -56,6 +57,19 @@ _OTHERS = (
 )
 _BRANDS = {b"heic": "a HEIC photo", b"heix": "a HEIC photo", b"mif1": "a HEIC photo", b"avif": "an AVIF image"}
 
+_TURNS = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+"""What makes a picture upright, by its EXIF orientation."""
+
+_SIDEWAYS = (5, 6, 7, 8)
+
 
 class ImageLoader(Loader):
     """JPEG, PNG, WebP, BMP, TIFF and GIF by content, as uint8 RGB [H, W, 3].
@@ -73,21 +87,14 @@ class ImageLoader(Loader):
 
     def decode(self, source: Source) -> np.ndarray:
         """The picture upright, uint8 [H, W, 3], writable. Raises DecodeError with the reason."""
-        from PIL import Image
+        return _decoded(Path(source), None)
 
-        path = Path(source)
-        kind = _kind(path)
-        try:
-            with _quiet_pillow(), Image.open(path, formats=FORMATS[kind]) as image:
-                _refuse_size(*image.size)
-                image.load()
-                return _rgb(_upright(image))
-        except (DecodeError, MemoryError):
-            raise
-        except Image.DecompressionBombError as error:
-            raise DecodeError(f"too large: over {MAX_PIXELS:,} pixels") from error
-        except Exception as error:  # damaged files make Pillow's decoders raise nearly anything
-            raise DecodeError(_reason(kind, path, error)) from error
+    def decode_for(self, source: Source, need: tuple[int, int] | None) -> np.ndarray:
+        """As decode(), but a JPEG that is much larger than needed comes at a half, a quarter or an eighth of its size.
+
+        need: height and width that the upright picture will be resized to at least; None for every pixel.
+        """
+        return _decoded(Path(source), need)
 
     def augment(self, decoded: Any, rng: np.random.Generator) -> np.ndarray:
         """A random crop (60-100% of the area), a left-right flip and mild brightness, contrast and saturation.
@@ -118,13 +125,34 @@ class ImageLoader(Loader):
         return f'<img src="data:image/jpeg;base64,{data}" alt="{name}" width="{width}" height="{height}">'
 
 
-def _kind(path: Path) -> str:
-    """The image format by the file's first bytes. Raises DecodeError where it is none of ours."""
+def _decoded(path: Path, need: tuple[int, int] | None) -> np.ndarray:
     try:
         with path.open("rb") as stream:
-            head = stream.read(64)
+            return _read(stream, _kind(stream.read(64)), path, need)
     except OSError as error:
         raise DecodeError(f"can't be opened: {error.strerror or error}") from error
+
+
+def _read(stream: BinaryIO, kind: str, path: Path, need: tuple[int, int] | None) -> np.ndarray:
+    from PIL import Image
+
+    try:
+        with _quiet_pillow(), Image.open(stream, formats=FORMATS[kind]) as image:
+            _refuse_size(*image.size)
+            if need is not None and kind == "JPEG":
+                jpeg.shrink(image, need[::-1] if _orientation(image) in _SIDEWAYS else need)
+            image.load()
+            return _rgb(_upright(image))
+    except (DecodeError, MemoryError):
+        raise
+    except Image.DecompressionBombError as error:
+        raise DecodeError(f"too large: over {MAX_PIXELS:,} pixels") from error
+    except Exception as error:  # damaged files make Pillow's decoders raise nearly anything
+        raise DecodeError(_reason(kind, path, error)) from error
+
+
+def _kind(head: bytes) -> str:
+    """The image format by a file's first bytes. Raises DecodeError where it is none of ours."""
     if not head:
         raise DecodeError("empty file")
     for magic, kind in _OURS:
@@ -179,24 +207,19 @@ def _shorter_than_stated(path: Path) -> bool:
     return path.stat().st_size < int.from_bytes(head[4:8], "little") + 8
 
 
+def _orientation(image: Image) -> int | None:
+    """The EXIF orientation; an unreadable EXIF block counts as none."""
+    try:
+        return image.getexif().get(0x0112)
+    except Exception:  # as many kinds of exception as there are ways to damage EXIF
+        return None
+
+
 def _upright(image: Image) -> Image:
-    """The image turned as its EXIF orientation says; an unreadable EXIF block counts as none."""
     from PIL.Image import Transpose
 
-    turns = {
-        2: Transpose.FLIP_LEFT_RIGHT,
-        3: Transpose.ROTATE_180,
-        4: Transpose.FLIP_TOP_BOTTOM,
-        5: Transpose.TRANSPOSE,
-        6: Transpose.ROTATE_270,
-        7: Transpose.TRANSVERSE,
-        8: Transpose.ROTATE_90,
-    }
-    try:
-        turn = turns.get(image.getexif().get(0x0112))  # type: ignore[arg-type]  # any other value is no turn
-    except Exception:  # as many kinds of exception as there are ways to damage EXIF
-        return image
-    return image if turn is None else image.transpose(turn)
+    turn = _TURNS.get(_orientation(image))  # type: ignore[arg-type]  # any other value is no turn
+    return image if turn is None else image.transpose(Transpose[turn])
 
 
 def _rgb(image: Image) -> np.ndarray:
@@ -208,7 +231,7 @@ def _rgb(image: Image) -> np.ndarray:
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         image = Pillow.alpha_composite(Pillow.new("RGBA", rgba.size, "white"), rgba)
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _eight_bits(grey: np.ndarray) -> np.ndarray:

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from tl_core import State
 from tl_image.preprocessing import Preprocessing
 
-Segments = list[tuple[str, nn.Module]]
 Tensors = dict[str, Tensor]
+
+
+class Stage(nn.Sequential):
+    """Modules in a row, applied to the state's main tensor."""
+
+    def forward(self, state: State) -> State:
+        x = state["x"]
+        for module in self:
+            x = module(x)
+        return {**state, "x": x}
+
+
+Segments = list[tuple[str, Stage]]
 
 
 @dataclass(frozen=True)
@@ -32,14 +46,31 @@ class Network:
     preprocessing: Preprocessing
 
 
-class Stage(nn.Sequential):
-    """Modules in a row, applied to the state's main tensor."""
+class Normalise(nn.Module):
+    """Pixels to what a network was trained on: uint8 [B, 3, H, W] to float32, less the mean, by the deviation.
 
-    def forward(self, state: State) -> State:
-        x = state["x"]
-        for module in self:
-            x = module(x)
-        return {**state, "x": x}
+    mean, std: of the channels, for pixels in 0..1. float32 under autocast too. Its numbers are the preprocessing's, no
+    weights: they stay out of the state dict.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)  # [3, 1, 1]
+        self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.float() / 255 - self.mean) / self.std
+
+
+def normalised(segments: Segments, preprocessing: Preprocessing) -> Segments:
+    """The segments with normalisation as the first one's first step; names, also of weights, stay."""
+    (name, first), *others = segments
+    normalise = Normalise(preprocessing.mean, preprocessing.std)
+    steps = OrderedDict([("normalise", normalise), *((str(i), step) for i, step in enumerate(first))])
+    return [(name, Stage(steps)), *others]
 
 
 def describe(library: str, name: str, arguments: Mapping[str, Any]) -> str:

@@ -108,7 +108,10 @@ def _split(model: nn.Module) -> Segments:
     from timm.models.convnext import ConvNeXt
     from timm.models.efficientnet import EfficientNet
     from timm.models.mobilenetv3 import MobileNetV3
+    from timm.models.regnet import RegNet
     from timm.models.resnet import ResNet
+    from timm.models.swin_transformer import SwinTransformer
+    from timm.models.swin_transformer_v2 import SwinTransformerV2
     from timm.models.vision_transformer import VisionTransformer
 
     families = {
@@ -116,6 +119,9 @@ def _split(model: nn.Module) -> Segments:
         EfficientNet: _efficientnet,
         MobileNetV3: _mobilenetv3,
         ConvNeXt: _convnext,
+        RegNet: _regnet,
+        SwinTransformer: _swin,
+        SwinTransformerV2: _swin,
         VisionTransformer: _vit,
     }
     family = families.get(type(model))  # exact: a subclass may compute something else between its blocks
@@ -157,6 +163,22 @@ def _convnext(model: Any) -> Segments:
         ("stem", Stage(model.stem)),
         *((f"stage{i}", Stage(stage)) for i, stage in enumerate(model.stages)),
         ("pool", Stage(model.norm_pre, model.head)),
+    ]
+
+
+def _regnet(model: Any) -> Segments:
+    return [
+        ("stem", Stage(model.stem)),
+        *((f"s{i}", Stage(stage)) for i, stage in enumerate((model.s1, model.s2, model.s3, model.s4), 1)),
+        ("pool", Stage(model.final_conv, model.head)),
+    ]
+
+
+def _swin(model: Any) -> Segments:
+    return [
+        ("embed", Stage(model.patch_embed)),
+        *((f"layers{i}", Stage(layer)) for i, layer in enumerate(model.layers)),
+        ("pool", Stage(model.norm, model.head)),
     ]
 
 

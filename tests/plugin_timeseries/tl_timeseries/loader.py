@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import html
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tl_core import DecodeError, Loader, Source
+
+_header = threading.Lock()  # decode() runs in threads, and Python 3.11's parser, which NumPy reads headers by, can't
 
 
 class SeriesLoader(Loader):
@@ -22,7 +25,8 @@ class SeriesLoader(Loader):
         if path.stat().st_size == 0:
             raise DecodeError("empty file")
         try:
-            series = np.load(path, allow_pickle=False)
+            with _header:
+                series = np.load(path, allow_pickle=False)
         except (OSError, ValueError) as error:
             raise DecodeError(f"unreadable: {str(error).splitlines()[0]}") from error
         if series.ndim != 1 or len(series) < 8:

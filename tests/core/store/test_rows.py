@@ -1,69 +1,30 @@
+"""Rows go in and come out, damaged ones do not."""
+
 from __future__ import annotations
 
-import errno
-import hashlib
 import json
-import os
 import random
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tl_core.errors import FormatError, UserError
-from tl_core.store import TRUNCATED, FeatureStore, MissingRows, Space, SpaceInfo, StoreFull
+from tl_core.store import TRUNCATED, FeatureStore, MissingRows, Space, SpaceInfo
+from tl_core.store.rows import finite_rows
 from tl_core.store.shards import RECORD
 
-SPACE = Space("ab" * 32, "end", "float32")
-ENGINE = "torch-2.0-cpu"
-F32, F16 = np.dtype(np.float32), np.dtype(np.float16)
-
-# A writer process as the tests below start it: it stores rows first..last of the same made-up data, ten at a time.
-WRITER = """
-import hashlib, sys
-from pathlib import Path
-import numpy as np
-from tl_core.store import FeatureStore, Space
-root, first, last = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-with FeatureStore(root).writer(Space("ab" * 32, "end", "float32"), (64,), np.dtype("f4"), "torch-2.0-cpu") as writer:
-    print("open", flush=True)
-    for start in range(first, last, 10):
-        numbers = np.arange(start, min(start + 10, last))
-        names = [hashlib.md5(str(n).encode()).hexdigest() for n in numbers]
-        writer.append(names, np.repeat(numbers[:, None], 64, axis=1).astype("f4"))
-print("done", flush=True)
-"""
-
-
-def digest(number: int) -> str:
-    return hashlib.md5(str(number).encode()).hexdigest()
-
-
-def digests(*numbers: int) -> list[str]:
-    return [digest(n) for n in numbers]
-
-
-def rows_of(numbers: list[int] | range, width: int = 64) -> np.ndarray:
-    return np.repeat(np.asarray(numbers, np.float32)[:, None], width, axis=1)
-
-
-def put(root: Path, numbers: list[int] | range, space: Space = SPACE, flags: np.ndarray | None = None) -> None:
-    with FeatureStore(root).writer(space, (64,), F32, ENGINE) as writer:
-        writer.append(digests(*numbers), rows_of(numbers), flags)
-
-
-def start_writer(root: Path, first: int, last: int) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(root), str(first), str(last)], stdout=subprocess.PIPE, text=True
-    )
-
-
-def only(root: Path, suffix: str) -> Path:
-    (path,) = root.glob(f"*/*{suffix}")
-    return path
+from .cases import (
+    ENGINE,
+    F16,
+    F32,
+    SPACE,
+    digest,
+    digests,
+    only,
+    put,
+    rows_of,
+)
 
 
 def test_rows_come_back_in_the_order_asked(tmp_path: Path) -> None:
@@ -163,7 +124,18 @@ def test_a_space_keeps_its_shape_and_dtype(tmp_path: Path) -> None:
         writer.append(digests(2), rows_of([2], 63))
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, 1e6])
+@pytest.mark.parametrize("dtype", [F16, F32])
+def test_finite_rows_by_their_bits(dtype: np.dtype[np.floating]) -> None:
+    least, most = np.finfo(dtype).smallest_subnormal, np.finfo(dtype).max
+    values = np.array([0.0, -0.0, least, -least, most, -most, np.inf, -np.inf, np.nan, -np.nan], dtype)
+    assert finite_rows(values).tolist() == np.isfinite(values).tolist()
+    rows = np.repeat(values[:, None], 40, axis=1).reshape(10, 5, 8)
+    rows[:, 1:] = 1
+    assert finite_rows(rows).tolist() == np.isfinite(values).tolist()
+    assert finite_rows(rows[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf, np.inf, 1e6])
 def test_rows_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
     rows = rows_of([1, 2, 3], 4)
     rows[1, 2] = value  # 1e6 is no float16
@@ -183,6 +155,19 @@ def test_a_reader_sees_what_others_append(tmp_path: Path) -> None:
         put(tmp_path, [2])
         one.append(digests(3), rows_of([3]))
         np.testing.assert_array_equal(reader.read(SPACE, digests(3, 2, 1))[0], rows_of([3, 2, 1]))
+
+
+@pytest.mark.parametrize("scattered", [0.0, 0.02, 0.2, 1.0])
+@pytest.mark.parametrize("share", [0.05, 0.5, 1.0])
+def test_however_rows_lie_they_are_read(tmp_path: Path, scattered: float, share: float) -> None:
+    for first in range(0, 900, 300):
+        put(tmp_path, range(first, first + 300))
+    rng = np.random.default_rng(0)
+    order = np.arange(900)[: int(share * 900)]
+    moved = rng.random(len(order)) < scattered
+    order[moved] = rng.integers(0, 900, moved.sum())
+    rows, _ = FeatureStore(tmp_path).read(SPACE, digests(*order.tolist()))
+    np.testing.assert_array_equal(rows, rows_of(order.tolist()))
 
 
 def test_many_small_shards(tmp_path: Path) -> None:
@@ -227,7 +212,7 @@ def test_a_flipped_byte_is_found_and_healed(tmp_path: Path) -> None:
         store.read(SPACE, digests(0, 1, 2, 3))
     assert caught.value.digests == (digest(2),)
     assert not store.present(SPACE, digests(2)).any()
-    assert [fault for fault in store.verify() if f"row 2 of the sample with md5 {digest(2)} is damaged" in fault]
+    assert [fault for fault in store.verify() if f"byte 512, of the sample with md5 {digest(2)}, is damaged" in fault]
 
     put(tmp_path, [2])
     for reader in (store, FeatureStore(tmp_path)):
@@ -251,10 +236,10 @@ def test_a_store_deleted_under_a_reader_is_empty(tmp_path: Path) -> None:
     put(tmp_path, [2])
     store = FeatureStore(tmp_path)
     assert store.present(SPACE, digests(1, 2)).all()
-    for path in sorted(tmp_path.glob("*/*"))[:3]:  # the elder shard
+    for path in sorted(tmp_path.glob("v2/*-*-*/*"))[:3]:  # the elder shard
         path.unlink()
     assert store.present(SPACE, digests(1, 2)).tolist() == [False, True]
-    for path in tmp_path.glob("*/*"):
+    for path in tmp_path.glob("v2/*-*-*/*"):
         path.unlink()
     SPACE.folder(tmp_path).rmdir()
     assert not store.present(SPACE, digests(1, 2)).any()
@@ -265,7 +250,7 @@ def test_space_json_is_checked(tmp_path: Path) -> None:
     path = only(tmp_path, "space.json")
     facts = json.loads(path.read_text())
     path.write_text(json.dumps({**facts, "format_version": 99}))
-    with pytest.raises(FormatError, match=r"is of format version 99, this tl reads up to 1; upgrade tl"):
+    with pytest.raises(FormatError, match=r"is of format version 99, this tl reads up to 2; upgrade tl"):
         FeatureStore(tmp_path).present(SPACE, digests(1))
     with pytest.raises(FormatError, match="99"):
         FeatureStore(tmp_path).writer(SPACE, (64,), F32, ENGINE)
@@ -299,83 +284,3 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"can't write the feature store at .*; set store.path to a folder"):
         FeatureStore(tmp_path / "file" / "store").writer(SPACE, (64,), F32, ENGINE)
-
-
-@pytest.mark.parametrize("fails_after", [0, 1, 2, 3])
-def test_a_full_disk_keeps_what_was_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_after: int) -> None:
-    write, calls = os.write, 0
-
-    def short_of_space(handle: int, data: memoryview) -> int:
-        nonlocal calls
-        calls += 1
-        if calls == fails_after + 2:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return write(handle, data[:100]) if calls == fails_after + 1 else write(handle, data)
-
-    def append(_: int) -> None:
-        writer.append(digests(2, 3, 4, 5), rows_of([2, 3, 4, 5]))
-
-    with FeatureStore(tmp_path).writer(SPACE, (64,), F32, ENGINE) as writer:
-        writer.append(digests(0, 1), rows_of([0, 1]))
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "write", short_of_space)
-            with pytest.raises(StoreFull) as caught:
-                list(map(append, range(3)))
-        stored = caught.value.stored
-        assert f"is full: {stored} rows were stored, 4 are missing; free some space (`tl cache`" in str(caught.value)
-        assert "store.path" in str(caught.value)
-        writer.append(digests(6), rows_of([6]))  # there is space again
-    store = FeatureStore(tmp_path)
-    np.testing.assert_array_equal(store.read(SPACE, digests(0, 1, 6))[0], rows_of([0, 1, 6]))
-    assert store.verify() == []
-
-
-LIMITED = """
-import resource, sys
-resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
-try:
-    exec(sys.stdin.read())
-except Exception as error:
-    print(type(error).__name__, error)
-"""
-
-
-def test_a_real_limit_on_file_size(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(tmp_path), "0", "100"], input=WRITER, capture_output=True, text=True
-    )
-    assert "StoreFull the disk of the feature store" in done.stdout, done.stderr
-    assert "30 rows were stored, 10 are missing" in done.stdout
-    store = FeatureStore(tmp_path)
-    np.testing.assert_array_equal(store.read(SPACE, digests(*range(30)))[0], rows_of(range(30)))
-    assert store.verify() == []
-
-
-def test_kill_at_any_moment(tmp_path: Path) -> None:
-    waits = random.Random(1)
-    for _ in range(6):
-        process = start_writer(tmp_path, 0, 100_000)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "open\n"
-        time.sleep(waits.uniform(0, 0.08))
-        process.kill()
-        process.wait()
-        process.stdout.close()
-        store = FeatureStore(tmp_path)
-        there = np.flatnonzero(store.present(SPACE, digests(*range(3000)))).tolist()
-        np.testing.assert_array_equal(store.read(SPACE, digests(*there))[0], rows_of(there))
-        assert store.verify() == []
-    assert there, "no writer lived long enough to store a row"
-
-
-def test_two_writers_of_the_same_rows_and_a_reader(tmp_path: Path) -> None:
-    writers = [start_writer(tmp_path, 0, 600), start_writer(tmp_path, 300, 900)]
-    store = FeatureStore(tmp_path)
-    while any(process.poll() is None for process in writers):
-        there = np.flatnonzero(store.present(SPACE, digests(*range(900)))).tolist()
-        np.testing.assert_array_equal(store.read(SPACE, digests(*there))[0].ravel(), rows_of(there).ravel())
-    for process in writers:
-        assert process.communicate()[0] == "open\ndone\n"
-    np.testing.assert_array_equal(store.read(SPACE, digests(*range(900)))[0], rows_of(range(900)))
-    assert store.verify() == []
-    assert store.info()[0].rows == 900

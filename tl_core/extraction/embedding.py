@@ -1,0 +1,55 @@
+"""Embeddings without the store: prepared samples through the reference engine, and their differentiable twin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tl_core.engines import TorchEngine
+from tl_core.extraction.rows import DTYPES, embedding
+from tl_core.extraction.windows import Windows
+from tl_core.types import Backbone, Prepared, State
+
+
+def embed(backbone: Backbone, samples: Sequence[Prepared], device: torch.device, precision: str) -> Tensor:
+    """Embeddings of prepared samples by the torch engine, float32 [N, D] on the CPU, rounded as the store would.
+
+    Moves the backbone to the device and into eval mode. Windows are computed by bucket in batches of fixed shape; a
+    sample's row is the mean over its windows.
+    """
+    stop = len(backbone.segments)
+    windows = Windows(backbone, TorchEngine(backbone, stop, device, precision), stop)
+    rows = {key: embedding(outputs) for key, outputs in windows.through(enumerate(samples))}
+    if not rows:
+        return torch.zeros(0, backbone.feature_dim)
+    result = torch.stack([rows[i] for i in range(len(samples))])
+    return result.half().float() if DTYPES[precision] == np.float16 else result
+
+
+def collate_samples(backbone: Backbone, prepared: Sequence[Prepared]) -> list[tuple[int, State, Tensor]]:
+    """Samples as batches for training: (bucket, batch, owner of each of its windows, int64), by bucket.
+
+    A bucket's windows come in one batch, as many as there are: gradients should not see windows twice.
+    """
+    buckets: dict[int, list[tuple[State, int]]] = {}
+    for owner, sample in enumerate(prepared):
+        for window in sample.windows:
+            buckets.setdefault(backbone.bucket(window), []).append((window, owner))
+    return [
+        (bucket, backbone.collate([w for w, _ in items]), torch.tensor([owner for _, owner in items]))
+        for bucket, items in sorted(buckets.items())
+    ]
+
+
+def pool_windows(outputs: Tensor, owners: Tensor, n: int) -> Tensor:
+    """The mean over each sample's windows, in float32: [W, D] and int64 [W] -> [n, D]; differentiable.
+
+    Adds in the order given (on the CPU), so that a sample's bits do not depend on its company.
+    """
+    outputs = outputs.float()
+    total = outputs.new_zeros(n, outputs.shape[1]).index_add(0, owners, outputs)
+    counts = torch.bincount(owners, minlength=n).clamp(min=1)
+    return total / counts.unsqueeze(1)  # [n, D] / [n, 1]
