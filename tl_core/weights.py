@@ -185,7 +185,7 @@ def folder_here(spec: BackboneSpec) -> Path | None:
 
     A weights file's own folder for the source `file`; for the hub its cache's copy.
     """
-    if spec.offline is not None:
+    if spec.offline is not None or (spec.source == "package" and "/" not in spec.location):
         return None  # a place that only its library knows
     if spec.source == "file":
         return Path(spec.location).expanduser().parent

@@ -31,6 +31,8 @@ def open_store(named: Path | None, workspace: Workspace, *, new: bool = False) -
     """The store that the user names, else the workspace's. Raises UserError where it has to be there and is not."""
     if named is not None and not new and not named.is_dir():
         raise UserError(f"no such feature store: {named}; `tl cache info` without --store says where the usual one is")
+    if named is not None and named.exists() and not named.is_dir():
+        raise UserError(f"the feature store {named} is a file; name a folder")
     return FeatureStore(workspace.store if named is None else named.resolve())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from contextlib import suppress
 
 from tl_flows.prefect_env import LOGGER, LOGGERS, STAGE_LOGGER
 from tl_flows.stage_process import NOTE, OWNER
@@ -30,10 +31,11 @@ class _Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         text, bars = self.format(record), sys.modules.get("tqdm")
-        if bars is None:
-            print(text, file=sys.stderr, flush=True)
-        else:
-            bars.tqdm.write(text, file=sys.stderr)
+        with suppress(OSError):  # nobody reads any more: `tl run 2>&1 | head`
+            if bars is None:
+                print(text, file=sys.stderr, flush=True)
+            else:
+                bars.tqdm.write(text, file=sys.stderr)
 
 
 class _Columns(logging.Formatter):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -31,6 +32,27 @@ from tl_core.engines import (
 )
 
 # the torch engine
+
+
+def test_convolutions_are_channels_last_and_others_as_they_were() -> None:
+    net = cnn()
+    net.register_module("video", torch.nn.Conv3d(2, 2, 3))
+    TorchEngine(net, None, CPU, "float32")
+    [first, *_] = [module for module in net.modules() if isinstance(module, torch.nn.Conv2d)]
+    assert first.weight.is_contiguous(memory_format=torch.channels_last)
+    assert net.get_submodule("video").weight.is_contiguous()
+
+
+def test_a_program_that_allows_tf32_does_not_allow_it_in_features() -> None:
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("high")
+        with eager._repeatable(torch.device("cuda")):
+            assert torch.get_float32_matmul_precision() == "highest"
+            assert not torch.backends.cudnn.allow_tf32
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -148,6 +170,16 @@ def test_a_folder_that_takes_no_files_keeps_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     engine, _ = chosen(cnn(), images(), folder=tmp_path / "file")
     assert halve(engine, tmp_path / "file").scale == 0.5
+
+
+def test_a_full_disk_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, *args: Any, **kwargs: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    engine, _ = chosen(cnn(), images(), folder=tmp_path)
+    monkeypatch.setattr(Path, "write_text", full)
+    assert halve(engine, tmp_path).scale == 0.5
+    assert {path.name for path in tmp_path.iterdir()} <= {"shapes.json.lock"}
 
 
 # names

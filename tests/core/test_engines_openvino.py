@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -146,6 +147,26 @@ def test_converted_models_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (folder / "meta.json").write_text(meta)
         assert chosen(cnn(), images(), engine="openvino", folder=tmp_path)[1] is None
     assert [path.name for path in (tmp_path / "engines").iterdir()] == [folder.name]  # nothing left aside
+
+
+def test_of_two_processes_that_convert_at_once_both_take_one_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convert, models = openvino_engine.convert, []
+
+    def late(*args: Any) -> Any:
+        if not models:  # another process begins later and is done first
+            models.append(None)
+            chosen(cnn(), images(), engine="openvino", folder=tmp_path)
+            models.append((next((tmp_path / "engines").iterdir()) / "model.bin").stat().st_ino)
+        return convert(*args)
+
+    monkeypatch.setattr(openvino_engine, "convert", late)
+    assert chosen(cnn(), images(), engine="openvino", folder=tmp_path)[1] is None
+    [folder] = (tmp_path / "engines").iterdir()
+    assert (folder / "model.bin").stat().st_ino == models[1]
+    monkeypatch.setattr(openvino_engine, "convert", lambda *args: pytest.fail("converted again"))
+    chosen(cnn(), images(), engine="openvino", folder=tmp_path)
 
 
 def test_a_store_without_room_keeps_nothing(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -13,7 +15,7 @@ from fake_bytes import DIM, BytesLoader, FakeBackbone, FakeManifest, run, write_
 
 from tl_core.engines import EngineOutOfMemory, TorchEngine
 from tl_core.errors import UserError
-from tl_core.extraction import boundaries, fill, precision_of, space_of
+from tl_core.extraction import boundaries, decoding, fill, precision_of, space_of
 from tl_core.extraction.rows import embedding
 from tl_core.store import FeatureStore
 from tl_core.types import Backbone, State
@@ -79,6 +81,56 @@ def test_stored_rows_are_audited_before_new_ones_join_them(manifest: FakeManifes
     with pytest.raises(UserError, match=r"stored features are not what torch-.* computes now: those of .*\.bin differ"):
         run(manifest, store, changed)
     assert store.present(space_of(changed, "float32"), manifest.digests(ALL)).sum() == 30
+
+
+def test_a_damaged_row_that_the_audit_meets_is_computed_again(
+    manifest: FakeManifest, store: FeatureStore, monkeypatch: Any
+) -> None:
+    run(manifest, store, rows=ALL[:20])
+    before = store.read(space_of(FakeBackbone(), "float32"), manifest.digests(ALL[:20]))[0]
+    (path,) = store.root.rglob("*.rows")
+    data = bytearray(path.read_bytes())
+    data[0] ^= 4  # of the row that was stored first
+    path.write_bytes(data)
+    monkeypatch.setattr(sys.modules["tl_core.extraction.extract"], "_some_of", lambda positions: positions)
+    done = run(manifest, store, rows=ALL[:30])
+    assert (done.computed, done.reused, done.audited) == (11, 19, 19)
+    assert store.read(space_of(FakeBackbone(), "float32"), manifest.digests(ALL[:20]))[0].tobytes() == before.tobytes()
+
+
+def test_rows_that_go_while_they_are_in_use(manifest: FakeManifest, store: FeatureStore, monkeypatch: Any) -> None:
+    run(manifest, store)
+    space = space_of(FakeBackbone(), "float32")
+    monkeypatch.setattr(store, "present", lambda space, digests: np.ones(len(digests), bool))
+    shutil.rmtree(space.folder(store.root))
+    with pytest.raises(UserError, match=r"40 features have gone from the feature store .* while they were in use"):
+        run(manifest, store)
+
+
+def test_a_file_that_is_replaced_while_it_is_decoded(manifest: FakeManifest, store: FeatureStore) -> None:
+    class Late(BytesLoader):
+        def decode(self, source: Any) -> Any:
+            if source.name == "020.bin":  # after its digest was checked
+                source.write_bytes(b"other")
+            return super().decode(source)
+
+    with pytest.raises(UserError, match=r"020\.bin has changed since it was checked \(other bytes\); run again"):
+        run(manifest, store, loader=Late())
+    assert not store.present(space_of(FakeBackbone(), "float32"), manifest.digests(ALL[20:21])).any()
+
+
+def test_few_large_samples_are_decoded_ahead(manifest: FakeManifest, monkeypatch: Any) -> None:
+    sizes: list[int] = []
+    real = decoding._prepare
+    monkeypatch.setattr(decoding, "_prepare", lambda chunk, *rest: sizes.append(len(chunk)) or real(chunk, *rest))
+    samples = [*manifest.samples(ALL)] * 10
+    found = [sample for sample, _ in decoding.prepared(samples, BytesLoader(), FakeBackbone())]
+    assert found == samples
+    assert (sizes[0], max(sizes)) == (1, decoding.CHUNK)
+    monkeypatch.setattr(decoding, "CHUNK_BYTES", 1)
+    sizes.clear()
+    assert len([*decoding.prepared(samples[:40], BytesLoader(), FakeBackbone())]) == sum(sizes)
+    assert max(sizes) == 1
 
 
 def test_nothing_is_built_where_nothing_lacks(manifest: FakeManifest, store: FeatureStore) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ def build(spec: BackboneSpec, seed: int | None) -> Backbone:
 def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BackboneSpec]:
     """A backbone in a folder, built by a package that lies outside of all installed ones."""
     monkeypatch.setattr(known, "SETTLED_NS", 0)
+    monkeypatch.setattr(known, "BEGAN", 2**62)  # as if this process were newer than the code that tests write
     package = tmp_path / "code" / "strange_plugin"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
@@ -73,6 +75,42 @@ def test_a_new_file_or_distribution_is_seen(spec: BackboneSpec, tmp_path: Path) 
     assert len(keys) == 3
 
 
+def test_a_linked_folder_beside_the_weights_is_seen(spec: BackboneSpec, tmp_path: Path) -> None:
+    pooling = tmp_path / "elsewhere" / "config.json"
+    pooling.parent.mkdir()
+    pooling.write_text('{"pooling": "mean"}')
+    (tmp_path / "weights" / "1_Pooling").symlink_to(pooling.parent)
+    before = key_of(spec, "fake", None)
+    pooling.write_text('{"pooling": "cls "}')
+    assert key_of(spec, "fake", None) not in (before, None)
+
+
+@pytest.mark.parametrize("newer", ["strange_plugin/__init__.py", "strange_helper.py", "pillow-99.dist-info/METADATA"])
+def test_code_that_changed_under_a_running_process_is_not_remembered(
+    spec: BackboneSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, newer: str
+) -> None:
+    """The process runs what it loaded before, while the disk already has what the next one will run."""
+    import strange_helper  # noqa: F401
+
+    time.sleep(0.05)
+    monkeypatch.setattr(known, "BEGAN", time.time_ns())
+    time.sleep(0.05)
+    assert key_of(spec, "fake", None) is not None
+    path = tmp_path / "code" / newer
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("# other code")
+    facts(spec, tmp_path)
+    monkeypatch.setattr(known, "BEGAN", 2**62)  # the next process
+    facts(spec, tmp_path)
+    facts(spec, tmp_path)
+    assert built == [None, None]
+
+
+def test_this_process_began_a_while_ago() -> None:
+    assert 0 < time.time_ns() - known._began() < 86_400 * 10**9
+    assert known._began() == pytest.approx(known.BEGAN, abs=10**8)
+
+
 def test_code_that_no_version_speaks_for_is_seen(spec: BackboneSpec, tmp_path: Path) -> None:
     import strange_helper  # type: ignore[import-not-found]  # as the plugin's own code would
 
@@ -93,3 +131,15 @@ def test_what_was_changed_a_moment_ago_is_not_remembered(
     facts(spec, tmp_path)
     facts(spec, tmp_path)
     assert built == [None, None]
+
+
+def test_what_turns_out_wrong_is_forgotten(spec: BackboneSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = key_of(spec, "fake", None)
+    wrong = backbone_facts(spec, "fake", FakeBackbone(7))
+    known_backbones = KnownBackbones(tmp_path)
+    known_backbones.put(key, wrong)
+    lazy = Lazy(spec)
+    assert lazy.facts("fake", tmp_path) == wrong
+    lazy()
+    assert known_backbones.get(key) is None
+    known_backbones.close()

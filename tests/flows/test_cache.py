@@ -57,7 +57,7 @@ def tl(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) ->
 def test_info_names_backbones_and_says_what_there_is(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = store / "engines" / "aaaaaaaaaaaaaaaa-end-2026"
     model.mkdir(parents=True)
-    meta = {"fingerprint": TINY.fingerprint, "cut": "end", "version": "openvino-2026.4.1", "refused": None}
+    meta = {"fingerprint": TINY.fingerprint, "cut": "end", "version": "openvino-2026.4.1", "refused": {}}
     (model / "meta.json").write_text(json.dumps(meta))
     (model / "model.bin").write_bytes(b"0" * 2_000_000)
     lines = tl(capsys, "info", "--store", store)
@@ -169,6 +169,17 @@ def test_what_can_not_be_exported_is_said(
 )
 def test_sizes_are_read_as_people_write_them(text: str, size: int) -> None:
     assert Size().convert(text, None, None) == size
+
+
+def test_a_size_beyond_all_measure_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["cache", "gc", "--max-size", "9" * 400]) == 2
+    assert "is no size; give bytes" in capsys.readouterr().err
+
+
+def test_a_store_that_is_a_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    (line,) = tl(capsys, "import", "features.arrow", "--store", tmp_path / "file", code=2)
+    assert line == f"tl: the feature store {tmp_path / 'file'} is a file; name a folder"
 
 
 def test_a_size_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

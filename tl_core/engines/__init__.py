@@ -4,7 +4,7 @@ from tl_core.engines.choice import choose_engine
 from tl_core.engines.cpu import cpu_name, threads
 from tl_core.engines.device import resolve_device, resolve_precision
 from tl_core.engines.eager import TorchEngine
-from tl_core.engines.engine import Engine, EngineOutOfMemory, describe
+from tl_core.engines.engine import Engine, EngineOutOfMemory, describe, libraries
 from tl_core.engines.shapes import halve
 from tl_core.engines.tolerance import TOLERANCE, disagreement
 
@@ -18,6 +18,7 @@ __all__ = [
     "describe",
     "disagreement",
     "halve",
+    "libraries",
     "resolve_device",
     "resolve_precision",
     "threads",

@@ -79,12 +79,18 @@ def _automatic(
 
 
 def _work(backbone: Backbone, stop: int, rows: int, example: State) -> float:
-    """Floating-point operations of so many rows like the example's first; counted in one forward on the CPU."""
+    """Floating-point operations of so many rows like the example's first; counted in one forward on the CPU.
+
+    0 for a network that can't be counted: it stays with torch.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
     backbone.cpu().eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        backbone(unlike(example, 1), 0, stop)
+    try:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            backbone(unlike(example, 1), 0, stop)
+    except Exception:  # whatever a stranger's network makes of being watched; its own faults show when it computes
+        return 0.0
     return float(rows * counter.get_total_flops())
 
 

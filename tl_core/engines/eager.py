@@ -25,8 +25,10 @@ class TorchEngine(Engine):
         self, backbone: Backbone, stop: int | None, device: torch.device, precision: str, *, compiled: bool = False
     ) -> None:
         super().__init__("torch-compile" if compiled else "torch", torch.__version__, backbone, stop, device, precision)
-        # torch's convolutions are quicker so; parameters of other ranks stay as they are
-        backbone.to(device).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        backbone.to(device).eval()
+        for tensor in (*backbone.parameters(), *backbone.buffers()):
+            if tensor.ndim == 4:  # torch's convolutions are quicker so; those of other ranks can't be
+                tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
         self._split = last_segment(backbone, self.stop)
         self._first: Callable[[State], State] = self._body
         if compiled:
@@ -128,8 +130,16 @@ def _moved(state: State, device: torch.device) -> State:
     return {key: moved(tensor) for key, tensor in state.items()}
 
 
-def _repeatable(device: torch.device) -> contextlib.AbstractContextManager[None]:
+@contextlib.contextmanager
+def _repeatable(device: torch.device) -> Iterator[None]:
     """On a GPU: no kernels chosen by a race, none that add in random order, no TF32 in what is called float32."""
-    if device.type == "cuda":
-        return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-    return contextlib.nullcontext()
+    if device.type != "cuda":
+        yield
+        return
+    set_by_others = torch.get_float32_matmul_precision()  # `high`, as trainers advise, is TF32
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(set_by_others)

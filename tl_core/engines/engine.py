@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from typing import TypeVar
 
 import torch
@@ -81,6 +83,15 @@ def describe(engine: Engine) -> str:
         count = threads()
         where = f"{count} thread{'s' if count > 1 else ''} on {cpu_name()}"
     return f"{engine.kind} {engine.version}, {engine.precision}, {where}"
+
+
+def libraries(backbone: Backbone) -> dict[str, str]:
+    """Versions of the distributions that a backbone's modules come from, by package: recorded with its rows."""
+    found = {}
+    for name in sorted({type(module).__module__.partition(".")[0] for module in backbone.modules()}):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tl_core.engines.conversion import Signature, import_openvino
+from tl_core.engines.engine import libraries
 from tl_core.types import END, Backbone
 
 T = TypeVar("T")
@@ -36,6 +37,7 @@ _DAY = 86400.0
 class Meta:
     """What is known of a converted span.
 
+    libraries: that the network's code came from, with versions: after an upgrade it is converted anew.
     signature: None where there is no model; proven: by precision class, the CPUs that it gave torch's values on;
     refused: by precision class, why it is not used; sha256: of the model's files.
     """
@@ -43,6 +45,7 @@ class Meta:
     fingerprint: str
     cut: str
     version: str
+    libraries: Mapping[str, str]
     signature: Signature | None = None
     proven: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
@@ -54,7 +57,7 @@ class KeptModel:
 
     def __init__(self, store: Path | None, backbone: Backbone, stop: int, version: str) -> None:
         cut = [*backbone.segment_names, END][stop]
-        self.blank = Meta(backbone.fingerprint, cut, version)
+        self.blank = Meta(backbone.fingerprint, cut, version, libraries(backbone))
         parts = (backbone.fingerprint[:16], cut[:40], version.partition("-")[0])
         name = "-".join(re.sub(r"[^A-Za-z0-9_.]", "_", part) for part in parts)
         self._path = None if store is None else store / FOLDER / name
@@ -67,13 +70,11 @@ class KeptModel:
             found = _meta(json.loads((self._path / _META).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
-        blank = self.blank
-        same = (found.fingerprint, found.cut, found.version) == (blank.fingerprint, blank.cut, blank.version)
-        return found if same else None
+        return found if _origin(found) == _origin(self.blank) else None
 
     def load(self, meta: Meta, read: Callable[[Path], Any]) -> Any | None:
         """The kept model as `read` gives it; None where there is none. Deletes one that is not what it was."""
-        if self._path is None or meta.signature is None:
+        if self._path is None or meta.signature is None or not meta.sha256:
             return None
         try:
             if meta.sha256 == _digests(self._path):
@@ -84,7 +85,13 @@ class KeptModel:
         return None
 
     def keep(self, meta: Meta, model: Any) -> Meta:
-        """Keep a model where the disk takes it; what is then known of it."""
+        """Keep a model where the disk takes it; what is then known of it.
+
+        Where another process has kept one meanwhile that stays, so that both go on with the same.
+        """
+        there = self._intact(meta)
+        if there is not None:
+            return there
         self._remove()
 
         def save(folder: Path) -> Meta:
@@ -94,7 +101,17 @@ class KeptModel:
             folder.rename(self._place)
             return kept
 
-        return self._aside(save) or meta
+        return self._aside(save) or self._intact(meta) or meta
+
+    def _intact(self, meta: Meta) -> Meta | None:
+        """What is known of a whole model that lies here and takes and gives the same; None without one."""
+        found = self.meta()
+        if self._path is None or found is None or not found.sha256 or found.signature != meta.signature:
+            return None
+        try:
+            return found if found.sha256 == _digests(self._path) else None
+        except OSError:
+            return None
 
     def amend(self, meta: Meta) -> None:
         """Change what is known, of a kept model or of why there is none."""
@@ -131,6 +148,10 @@ class KeptModel:
     def _place(self) -> Path:
         assert self._path is not None
         return self._path
+
+
+def _origin(meta: Meta) -> tuple[object, ...]:
+    return meta.fingerprint, meta.cut, meta.version, dict(meta.libraries)
 
 
 def _write(folder: Path, meta: Meta) -> Path:

@@ -82,9 +82,10 @@ def _read(folder: Path | None) -> dict[str, float]:
 
 def _write(folder: Path, scales: dict[str, float]) -> None:
     with tempfile.NamedTemporaryFile("w", dir=folder, prefix=f".{FILE}", delete=False, encoding="utf-8") as file:
-        json.dump(scales, file, indent=1, sort_keys=True)
+        part = Path(file.name)
     try:
-        Path(file.name).replace(folder / FILE)
-    except OSError:
-        Path(file.name).unlink(missing_ok=True)
+        part.write_text(json.dumps(scales, indent=1, sort_keys=True), encoding="utf-8")
+        part.replace(folder / FILE)
+    except OSError:  # a full disk
+        part.unlink(missing_ok=True)
         raise

@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
-from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from tl_core.engines import choose_engine, describe, disagreement
+from tl_core.engines import choose_engine, describe, disagreement, libraries
 from tl_core.errors import UserError
 from tl_core.extraction.decoding import decoded, prepared
 from tl_core.extraction.rows import Row, Rows, packed
@@ -75,10 +74,15 @@ class Computing:
                 engine=windows.engine.name, made=libraries(self._backbone), total=total,
             )  # fmt: skip
             try:
-                for (sample, truncated), outputs in windows.through(_keyed(chain([first], stream))):
-                    rows.add(sample, packed(self._backbone, self._space.cut, outputs), truncated)
-                    self.computed += 1
-                    bar.update()
+                try:
+                    for (sample, truncated), outputs in windows.through(_keyed(chain([first], stream))):
+                        rows.add(sample, packed(self._backbone, self._space.cut, outputs), truncated)
+                        self.computed += 1
+                        bar.update()
+                except UserError:  # a sample that is not what it was: what came before it is good
+                    with suppress(UserError):  # or the disk is full, and this is what is told
+                        rows.flush()
+                    raise
                 rows.flush()
             finally:
                 rows.close()
@@ -120,15 +124,15 @@ class Computing:
                 return
             windows = self._windows or self._begin(*first)
             for (sample, _), outputs in windows.through(_keyed(chain([first], stream))):
-                self._compare(sample, packed(self._backbone, self._space.cut, outputs))
-                self.audited += 1
+                self.audited += self._compare(sample, packed(self._backbone, self._space.cut, outputs))
 
-    def _compare(self, sample: Sample, row: Row) -> None:
+    def _compare(self, sample: Sample, row: Row) -> bool:
+        """Whether there was a row to compare with."""
         read = self._store.read_ragged if self._ragged else self._store.read
         try:
             stored: Row = read(self._space, [sample.digest])[0][0]
-        except MissingRows:  # damaged on the disk: whoever reads it computes it again
-            return
+        except MissingRows:  # damaged on the disk: it is computed again
+            return False
         why = disagreement(_flat(stored), _flat(row), self._space.precision)
         if why:
             raise UserError(
@@ -136,15 +140,7 @@ class Computing:
                 "A library that computes the network has changed since, or a disk has; delete "
                 f"{self._space.folder(self._store.root)} and run again: they are computed anew"
             )
-
-
-def libraries(backbone: Backbone) -> dict[str, str]:
-    """Versions of the distributions that a backbone's modules come from, by package: recorded with its rows."""
-    found = {}
-    for name in sorted({type(module).__module__.partition(".")[0] for module in backbone.modules()}):
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+        return True
 
 
 def _keyed(stream: Iterable[tuple[Sample, Prepared]]) -> Iterator[tuple[tuple[Sample, bool], Prepared]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,16 +9,19 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from tl_core.digests import file_digest
+from tl_core.engines import threads
 from tl_core.errors import DecodeError, UserError
-from tl_core.types import Backbone, Loader, Prepared, Sample
+from tl_core.types import Backbone, Loader, Prepared, Sample, Source
 
 CHUNK = 32  # samples that a thread takes at once: tokenizers are faster in batches
+CHUNK_BYTES = 64 << 20  # of their windows, a single sample's aside: 32 hours of sound would take 7 GB
 MOST_THREADS = 8
 
 
 def decoder_threads() -> int:
     """One per core, 2 to 8: processes were slower, since the decoders release Python's lock."""
-    return min(MOST_THREADS, max(2, len(os.sched_getaffinity(0))))
+    return min(MOST_THREADS, max(2, threads()))
 
 
 def decoder_pool() -> ThreadPoolExecutor:
@@ -34,13 +35,32 @@ def decoded(sample: Sample, loader: Loader, need: Any = None) -> Any:
     need: the backbone's; None decodes the sample whole.
     """
     try:
-        if isinstance(sample.source, Path):  # its features would be kept under the old digest for good
-            with sample.source.open("rb") as stream:
-                if hashlib.file_digest(stream, "md5").hexdigest() != sample.digest:
-                    raise DecodeError("other bytes")
-        return loader.decode(sample.source) if need is None else loader.decode_for(sample.source, need)
+        if not isinstance(sample.source, Path):
+            return _decode(sample.source, loader, need)
+        before = _checked(sample.source, sample.digest)  # its features would be kept under the old digest for good
+        result = _decode(sample.source, loader, need)
+        if _state(sample.source) != before:  # replaced between check and decoding, perhaps
+            _checked(sample.source, sample.digest)
+        return result
     except (DecodeError, OSError) as error:
         raise UserError(f"{sample.id} has changed since it was checked ({error}); run again") from error
+
+
+def _decode(source: Source, loader: Loader, need: Any) -> Any:
+    return loader.decode(source) if need is None else loader.decode_for(source, need)
+
+
+def _checked(path: Path, digest: str) -> tuple[int, ...]:
+    """The file's state just before it was found to have these bytes. Raises DecodeError where it has others."""
+    state = _state(path)
+    if file_digest(path) != digest:
+        raise DecodeError("other bytes")
+    return state
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def prepared(
@@ -51,16 +71,23 @@ def prepared(
     waiting: deque[tuple[list[Sample], Future[list[Prepared]]]] = deque()
     pool = decoder_pool()
     ahead = decoder_threads() + 1  # chunks decoded and waiting, at most: bounds the memory
+    size = 1
     try:
         while True:
-            while len(waiting) < ahead and (chunk := list(islice(source, CHUNK))):
+            while len(waiting) < ahead and (chunk := list(islice(source, size))):
                 waiting.append((chunk, pool.submit(_prepare, chunk, loader, backbone)))
             if not waiting:
                 return
             chunk, future = waiting.popleft()
-            yield from zip(chunk, future.result(), strict=True)
+            windows = future.result()
+            size = max(1, min(CHUNK, 2 * size, CHUNK_BYTES * len(chunk) // max(1, _bytes(windows))))
+            yield from zip(chunk, windows, strict=True)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _bytes(samples: Iterable[Prepared]) -> int:
+    return sum(tensor.nbytes for sample in samples for window in sample.windows for tensor in window.values())
 
 
 def _prepare(chunk: list[Sample], loader: Loader, backbone: Backbone) -> list[Prepared]:

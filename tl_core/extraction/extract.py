@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -113,32 +114,36 @@ def fill(
     space = Space(fingerprint, cut, precision_of(precision, store, fingerprint, digests, where, cut))
     store.mark_used(space, manifest.data_version, digests)  # first: what is in use is not collected
     present = store.present(space, digests)
-    lacking = _first_of_each(digests, ~present)
     computing = None
-    if len(lacking):
+    if not present.all():
         backbone = build()
         if backbone.fingerprint != fingerprint:
             raise UserError(
                 f"the backbone at hand ({backbone.fingerprint[:16]}) is not the one that features are asked of "
-                f"({fingerprint[:16]}): its weights, settings or libraries have changed; run select again"
+                f"({fingerprint[:16]}): its weights, settings or libraries have changed; run again"
             )
         asked = max(len(digests), expected or 0)
         computing = Computing(
             loader, backbone, store, space, where, engine, asked, lambda: next(manifest.samples(rows[:1])), label
         )
-        computing.audit(manifest.samples(rows[_some_of(np.flatnonzero(present))]))
-        with progress(len(lacking), label, unit="sample") as bar, store.claims(space) as claims:
-            others: list[int] = []
-            mine = _claimed(claims, digests, lacking, others)
-            computing.compute(_samples(manifest, rows, mine), len(lacking), bar)
-            while left := set(claims.wait([digests[i] for i in others])):  # what other processes have given up
-                rest = np.array([i for i in others if digests[i] in left])
-                computing.compute(_samples(manifest, rows, [rest]), len(rest), bar)
+        with store.claims(space) as claims:  # from here on gc leaves the space as it is
+            computing.audit(manifest.samples(rows[_some_of(np.flatnonzero(present))]))
+            # asked again: gc may have come first, and the audit may have met a damaged row
+            lacking = _first_of_each(digests, ~store.present(space, digests))
+            with progress(len(lacking), label, unit="sample") as bar:
+                others: list[int] = []
+                mine = _claimed(claims, digests, lacking, others)
+                computing.compute(_samples(manifest, rows, mine), len(lacking), bar)
+                while left := set(claims.wait([digests[i] for i in others])):  # what other processes have given up
+                    rest = np.array([i for i in others if digests[i] in left])
+                    computing.compute(_samples(manifest, rows, [rest]), len(rest), bar)
     computed = computing.computed if computing else 0
+    with _still_there(store):
+        flags = store.flags(space, digests)
     return Extraction(
         computed=computed,
         reused=len(digests) - computed,
-        truncated=int(np.count_nonzero(store.flags(space, digests) & TRUNCATED)),
+        truncated=int(np.count_nonzero(flags & TRUNCATED)),
         audited=computing.audited if computing else 0,
         seconds=time.monotonic() - started,
         precision=space.precision,
@@ -172,8 +177,21 @@ def features(
             manifest, rows, loader, space.fingerprint, build, store,
             device=device, precision=space.precision, engine=engine, cut=space.cut, label="recompute",
         )  # fmt: skip
-        found, _ = store.read(space, digests)
+        with _still_there(store):
+            found, _ = store.read(space, digests)
     return found.astype(np.float32)
+
+
+@contextmanager
+def _still_there(store: FeatureStore) -> Iterator[None]:
+    """Say that rows which were stored a moment ago have gone."""
+    try:
+        yield
+    except MissingRows as missing:
+        raise UserError(
+            f"{len(missing.digests):,} features have gone from the feature store {store.root} while they were in use "
+            "(`tl cache gc`, a folder deleted by hand, a damaged disk?); run again: those that lack are computed"
+        ) from missing
 
 
 def _first_of_each(digests: Sequence[str], lacking: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -30,21 +31,24 @@ class Lazy:
     def __init__(self, spec: BackboneSpec, random_seed: int | None = None) -> None:
         self._spec, self._seed = spec, random_seed
         self._built: Backbone | None = None
+        self._remembered: tuple[Path, str | None, str] | None = None  # cache, key, fingerprint
 
     def __call__(self) -> Backbone:
         if self._built is None:
             self._built = self._spec.build(self._seed)
+            if self._remembered and self._remembered[2] != self._built.fingerprint:
+                with closing(KnownBackbones(self._remembered[0])) as known:  # the next run must not trust it again
+                    known.forget(self._remembered[1])
         return self._built
 
     def facts(self, request: str, cache: Path) -> dict[str, Any]:
         """backbone_facts() of it; where nothing has changed since they were last taken, without building it."""
-        known = KnownBackbones(cache)
-        try:
+        with closing(KnownBackbones(cache)) as known:
             key = key_of(self._spec, request, self._seed)
             facts = known.get(key)
             if facts is None:
                 facts = backbone_facts(self._spec, request, self())
                 known.put(key, facts)
+            else:
+                self._remembered = cache, key, facts["fingerprint"]
             return facts
-        finally:
-            known.close()

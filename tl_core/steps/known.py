@@ -10,7 +10,7 @@ import platform
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,14 +26,27 @@ MOST_FILES = 2000  # of a weights folder; where more lie, it is not one
 _INSTALLED = (".dist-info", ".egg-info")
 
 
+def _began() -> int:
+    """When this process began, in ns since 1970; by now at the latest, where the system does not tell."""
+    try:
+        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        age = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - ticks * 10**9 // os.sysconf("SC_CLK_TCK")
+        return time.time_ns() - age
+    except (OSError, ValueError, IndexError, AttributeError):
+        return time.time_ns()
+
+
+BEGAN = _began()
+
+
 class KnownBackbones:
     """Facts of backbones, remembered in `cache/backbones.sqlite`.
 
     The key is everything that a build reads or runs: the spec, each file beside the weights (path, size, change
     times, inode), the source files of tl and of the plugin, every installed distribution with its version, the system's
     libraries, Python and the CPU's instruction set; with the facts stand all other source files that were imported and
-    belong to no installed distribution. Where one of them can't be told, nothing is remembered and the backbone is
-    built.
+    belong to no installed distribution. Where one of them can't be told, or code on the disk is newer than this
+    process, which may run what was there before, nothing is remembered and the backbone is built.
     """
 
     def __init__(self, cache: Path) -> None:
@@ -48,9 +61,15 @@ class KnownBackbones:
 
     def put(self, key: str | None, facts: dict[str, Any]) -> None:
         """Remember facts of a backbone that this process has just built, under a key from key_of()."""
-        if key:
-            entry = (key, json.dumps(facts, sort_keys=True), json.dumps(_loose_sources()))
+        sources = _loose_sources()
+        if key and not _newer(status for _, status in sources):
+            stamps = [_stamp(path, status) for path, status in sources]
+            entry = (key, json.dumps(facts, sort_keys=True), json.dumps(stamps))
             self._cache.insert("INSERT OR REPLACE INTO entries VALUES (?, ?, ?)", [entry])
+
+    def forget(self, key: str | None) -> None:
+        """Leave out what turned out to be wrong."""
+        self._cache.insert("DELETE FROM entries WHERE key = ?", [(key,)] if key else [])
 
     def all(self) -> list[dict[str, Any]]:
         """All facts that are remembered, of backbones that have changed since, too."""
@@ -68,17 +87,21 @@ def key_of(spec: BackboneSpec, request: str, random_seed: int | None) -> str | N
     if code is None or weights is None:
         return None
     try:
-        files = [*_files(weights, MOST_FILES), *_files(code), *_files(Path(__file__).parents[1])]
-        newest = max(last_change(status) for _, status in files)
+        own, sources = _files(weights, MOST_FILES), [*_files(code), *_files(Path(__file__).parents[1])]
+        installed = _distributions()
+        newest = max((last_change(status) for _, status in own), default=0)
     except (OSError, ValueError):
         return None
     if time.time_ns() - newest < SETTLED_NS:  # it may change again within one tick of the clock
         return None
+    if _newer(status for _, status in [*sources, *installed]):
+        return None
     facts = [
         request, random_seed, spec.name, spec.modality, spec.source, spec.location, spec.revision, spec.sha256,
         spec.licence, spec.pretrained_on, json.dumps(dict(spec.options), sort_keys=True, default=str),
-        sys.version, platform.machine(), torch.backends.cpu.get_cpu_capability(), *_distributions(),
-        *(_stamp(path, status) for path, status in [*files, *_system()]),
+        sys.version, platform.machine(), torch.backends.cpu.get_cpu_capability(),
+        os.environ.get("LD_LIBRARY_PATH"), *sorted({path.name for path, _ in installed}),
+        *(_stamp(path, status) for path, status in [*own, *sources, *_system()]),
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
@@ -87,11 +110,16 @@ def _stamp(path: Path, status: os.stat_result) -> tuple[str, int, int, int, int]
     return str(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
-def _loose_sources() -> list[tuple[str, int, int, int, int]]:
+def _newer(statuses: Iterable[os.stat_result]) -> bool:
+    """Whether any of the files has changed since this process began, which may have loaded it before."""
+    return max(map(last_change, statuses), default=0) > BEGAN - SETTLED_NS
+
+
+def _loose_sources() -> list[tuple[Path, os.stat_result]]:
     """Source files that this process has imported from outside of installed packages: no version speaks for them."""
     installed = tuple(sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib"))
     paths = {str(path) for module in list(sys.modules.values()) if (path := getattr(module, "__file__", None))}
-    return [_stamp(Path(path), Path(path).stat()) for path in sorted(paths)
+    return [(Path(path), Path(path).stat()) for path in sorted(paths)
             if not path.startswith(installed) and Path(path).is_file()]  # fmt: skip
 
 
@@ -128,13 +156,13 @@ def _walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
     def refuse(error: OSError) -> None:
         raise error
 
-    return os.walk(folder, onerror=refuse)
+    return os.walk(folder, onerror=refuse, followlinks=True)
 
 
-def _distributions() -> list[str]:
-    """`name-version.dist-info` of all that is installed, by the folders' names alone."""
+def _distributions() -> list[tuple[Path, os.stat_result]]:
+    """The `name-version.dist-info` of all that is installed."""
     places = [Path(place) for place in sys.path if Path(place).is_dir()]
-    return sorted({path.name for place in places for path in place.iterdir() if path.suffix in _INSTALLED})
+    return [(path, path.stat()) for place in places for path in place.iterdir() if path.suffix in _INSTALLED]
 
 
 def _system() -> list[tuple[Path, os.stat_result]]:

@@ -45,7 +45,6 @@ class Claims:
         self._present = present
         self._path = folder / f"{uuid.uuid4().hex}{SUFFIX}"
         self._handle: int | None = None
-        self._mine: set[bytes] = set()
         self._others: dict[str, _Other] = {}
 
     def take(self, digests: Sequence[str]) -> np.ndarray:
@@ -98,7 +97,10 @@ class Claims:
             with self._turn():
                 handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
                 try:
-                    try_lock(handle, exclusive=True)
+                    for _ in range(20):  # gc may be looking just now whether it is held
+                        if try_lock(handle, exclusive=True):
+                            break
+                        time.sleep(_POLL[0] / 10)
                 except BaseException:
                     self._path.unlink()
                     os.close(handle)
@@ -149,12 +151,10 @@ class Claims:
             other.moved = time.monotonic()
 
     def _add(self, keys: np.ndarray) -> None:
-        new = keys[[key not in self._mine for key in keys.tolist()]] if len(keys) else keys
-        self._mine.update(new.tolist())
-        if self._handle is None or not len(new):
+        if self._handle is None or not len(keys):
             return
         try:
-            if os.write(self._handle, new.tobytes()) == new.nbytes:
+            if os.write(self._handle, keys.tobytes()) == keys.nbytes:
                 return
         except OSError:
             pass

@@ -60,11 +60,12 @@ def export_rows(
     import pyarrow as pa
 
     facts = [_facts_of(store, space) for space, _ in selections]
+    asked = [store.digests(space) if digests is None else sorted(set(digests)) for space, digests in selections]
+    sizes = [store.records(space, digests)["size"] for (space, _), digests in zip(selections, asked)]
+    # last: shards with another header that come while rows are looked up may hold some of them
     folders = {space.folder(store.root) for space, _ in selections}
     headers = {made_by(folder, name).json for folder in folders for name in shard_sizes(folder)}
     engines = {header: number for number, header in enumerate(sorted(headers))}
-    asked = [store.digests(space) if digests is None else sorted(set(digests)) for space, digests in selections]
-    sizes = [store.records(space, digests)["size"] for (space, _), digests in zip(selections, asked)]
     about = {
         "format_version": EXPORT_VERSION,
         "spaces": [facts_as_json(one) for one in facts],

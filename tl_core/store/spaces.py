@@ -18,6 +18,7 @@ from tl_core.errors import FormatError
 FORMAT_VERSION = 2
 DTYPES = ("<f2", "<f4")
 FACTS = "space.json"
+_FORMER = re.compile(r"[0-9a-f]{16}-[-A-Za-z0-9_.]+-(float32|bfloat16)")
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,11 @@ def space_folders(root: Path) -> list[Path]:
 
 
 def former_folders(root: Path) -> list[Path]:
-    """The folders of spaces of format 1, which this tl does not read, by name."""
-    return sorted(path for path in root.glob("*-*-*") if path.is_dir())
+    """The folders of spaces of format 1, which this tl does not read, by name.
+
+    They lay beside whatever else the user keeps there, and gc deletes them: nothing but their full names will do.
+    """
+    return sorted(path for path in root.glob("*-*-*") if _FORMER.fullmatch(path.name) and path.is_dir())
 
 
 def open_space(folder: Path, space: Space | None = None) -> SpaceFacts | None:

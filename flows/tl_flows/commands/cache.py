@@ -29,7 +29,7 @@ class Size(click.ParamType[int]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
             return value
-        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?\s*", str(value).lower())
+        found = re.fullmatch(r"\s*(\d{1,18}(?:\.\d+)?)\s*([kmgt]i?)?b?\s*", str(value).lower())
         if found is None:
             self.fail(f"'{value}' is no size; give bytes, or a number with a unit: 500MB, 2GB, 1.5GiB", param, ctx)
         return int(float(found[1]) * UNITS[found[2] or ""])
@@ -204,7 +204,8 @@ def _models(store: Path, names: Mapping[str, str]) -> tuple[list[int], list[tupl
         with suppress(OSError, ValueError, KeyError):  # of another version of tl, or gone by now
             meta = json.loads(path.read_text(encoding="utf-8"))
             size = sum(file.stat().st_size for file in path.parent.rglob("*") if file.is_file())
-            state = f"not used: {meta['refused']}" if meta["refused"] else ""
+            refused = "; ".join(f"{name}: {why}" for name, why in sorted(meta["refused"].items()))
+            state = f"not used in {refused}" if refused else ""
             backbone = names.get(meta["fingerprint"], meta["fingerprint"][:16])
             rows.append((backbone, meta["cut"], meta["version"], _mb(size), state))
             sizes.append(size)

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from tl_core.store import FeatureStore, locks
+from tl_core.store import claims as claims_module
 
 from .cases import ENGINE, F32, SPACE, digest, digests, put, rows_of
 
@@ -200,6 +201,17 @@ def test_without_locks_everything_is_ours(tmp_path: Path, monkeypatch: pytest.Mo
     assert not list(SPACE.folder(tmp_path).glob("*.claims"))
     with FeatureStore(tmp_path).writer(SPACE, (64,), F32, ENGINE) as writer:
         writer.append(digests(2), rows_of([2]))
+
+
+def test_claims_hold_where_gc_looks_at_them_as_they_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looking = iter([False, False])
+    real = claims_module.try_lock
+    monkeypatch.setattr(
+        claims_module, "try_lock", lambda *args, **how: next(looking, None) is None and real(*args, **how)
+    )
+    with FeatureStore(tmp_path).claims(SPACE) as one, FeatureStore(tmp_path).claims(SPACE) as two:
+        assert one.take(digests(1)).all()
+        assert not two.take(digests(1)).any()
 
 
 def test_a_disk_that_fills_up_under_claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,6 +65,20 @@ def test_rows_of_two_spaces_move(tmp_path: Path, there: FeatureStore, here: Feat
     assert here.import_(path) == ImportResult(added=0, present=13)
 
 
+def test_rows_of_a_new_engine_that_come_meanwhile(
+    tmp_path: Path, there: FeatureStore, here: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = there.digests
+
+    def late(space: Space) -> list[str]:
+        put(there.root, [99], engine="openvino-2-cpu")
+        return find(space)
+
+    monkeypatch.setattr(there, "digests", late)
+    assert there.export(tmp_path / "features.arrow", [(SPACE, None)]).rows == 41
+    assert here.import_(tmp_path / "features.arrow").added == 41
+
+
 def test_the_file_depends_on_the_rows_alone(tmp_path: Path, there: FeatureStore) -> None:
     there.export(tmp_path / "one", [(SPACE, None)])
     there.gc()

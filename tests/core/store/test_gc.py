@@ -209,6 +209,17 @@ def test_spaces_of_format_1_are_listed_and_go(tmp_path: Path) -> None:
     assert collected(tmp_path).spaces_removed == (former.name,)
 
 
+def test_folders_that_are_none_of_the_store_stay(tmp_path: Path) -> None:
+    names = ["2026-05-01", "my-holiday-photos", "abababababababab-end", "abababababababab-end-photos"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "precious.txt").write_text("x")
+    put(tmp_path, [1])
+    assert [info.space.name for info in FeatureStore(tmp_path).info()] == [SPACE.name]
+    assert collected(tmp_path, keep_last=1, max_size=0).spaces_removed == (SPACE.name,)
+    assert [name for name in names if not (tmp_path / name / "precious.txt").exists()] == []
+
+
 def test_damaged_and_double_rows_go_sound_ones_stay(tmp_path: Path) -> None:
     put(tmp_path, range(4))
     (path,) = SPACE.folder(tmp_path).glob("*.rows")
