@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tl_core.torch_threads import one_torch_thread
 from tl_core.types import Task
 
 LOOSE = 3e-3  # share of the objective that may be left to gain: enough to compare strengths
@@ -29,6 +30,7 @@ Pairs = deque[tuple[Tensor, Tensor]]
 """Steps and the changes of the gradient along them, oldest first: what L-BFGS knows of the Hessian."""
 
 CHUNK = 4096  # rows per pass: logits stay in the cache
+SMALL_MATRIX = 1024  # rows and columns
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def eigenbasis(x: Tensor, mean: Tensor | None = None, scale: Tensor | None = Non
     n, width = x.shape
     if n < width:
         rows = scaled(x)
-        energy, left = torch.linalg.eigh(rows @ rows.T)
+        energy, left = _eigh(rows @ rows.T)
         keep = _spread(energy, n, width)
         axes = rows.T @ (left[:, keep] / energy[keep].sqrt())  # [D, N] @ [N, R] -> [D, R]
         # dividing by small roots costs orthogonality, which the penalty needs
@@ -101,9 +103,17 @@ def eigenbasis(x: Tensor, mean: Tensor | None = None, scale: Tensor | None = Non
     for part in chunks(x):
         rows = scaled(part)
         gram.addmm_(rows.T, rows)
-    energy, axes = torch.linalg.eigh(gram)
+    energy, axes = _eigh(gram)
     keep = _spread(energy, n, width)
     return energy[keep], axes[:, keep]
+
+
+def _eigh(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, ascending, and vectors of a symmetric matrix; small ones in one thread, which loses nothing."""
+    if len(gram) > SMALL_MATRIX:
+        return torch.linalg.eigh(gram)  # type: ignore[no-any-return]
+    with one_torch_thread():
+        return torch.linalg.eigh(gram)  # type: ignore[no-any-return]
 
 
 def _spread(energy: Tensor, n: int, width: int) -> Tensor:

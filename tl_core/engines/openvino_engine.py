@@ -18,6 +18,7 @@ from tl_core.engines.eager import TorchEngine, last_segment
 from tl_core.engines.engine import Engine, EngineOutOfMemory, K, out_of_memory
 from tl_core.engines.kept import KeptModel
 from tl_core.engines.proof import differs, other_lengths, unlike
+from tl_core.torch_threads import one_torch_thread
 from tl_core.types import Backbone, State
 
 _CPU = torch.device("cpu")
@@ -44,7 +45,7 @@ class OpenVinoEngine(Engine):
         idle = [self._model.create_infer_request() for _ in range(self._requests)]
         flying: deque[tuple[K, State, Any]] = deque()
         try:
-            with _one_torch_thread():
+            with one_torch_thread():  # MobileNetV3 loses a third of its rate to several
                 for key, state in batches:
                     if not idle:
                         yield self._landed(flying, idle)
@@ -87,21 +88,6 @@ class OpenVinoEngine(Engine):
         flying.popleft()
         idle.append(request)
         return key, {key: tensor.contiguous() for key, tensor in after.items()}
-
-
-@contextlib.contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    """While this holds, torch's operations run in the calling thread.
-
-    Its own threads spin for a while after each of them, on the cores that OpenVINO's are at work on: MobileNetV3 lost a
-    third of its rate to them.
-    """
-    count = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(count)
 
 
 def _streams(cores: int) -> int:
