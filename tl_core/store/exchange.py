@@ -126,7 +126,7 @@ class _Intake:
     def take(self, facts: SpaceFacts, made: Made, batch: _Batch, at: np.ndarray) -> None:
         """Store the rows at these places in the batch, those that are whole and new."""
         digests, rows = batch.digests(at), batch.rows(at)
-        whole = np.fromiter(map(zlib.crc32, rows), np.uint32, len(rows)) == batch.crc[at]
+        whole = _checks(digests, batch.flags[at], rows) == batch.crc[at]
         whole[whole] = sound_rows(facts, [row for row, ok in zip(rows, whole) if ok])
         new = whole & ~self._store.present(facts.space, digests)
         chosen = np.flatnonzero(new).tolist()
@@ -208,11 +208,17 @@ def _batch(
         pa.array(np.full(n, number, np.int32)),
         pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), n, [None, pa.py_buffer(keys_of(digests).tobytes())]),
         pa.array(rows, pa.large_binary()),
-        pa.array(np.ascontiguousarray(records["crc"])),
+        pa.array(_checks(digests, records["flags"], rows)),
         pa.array(np.ascontiguousarray(records["flags"])),
         pa.array([engines[one.json] for one in made], pa.int32()),
     ]
     return pa.record_batch(columns, schema=schema), lost
+
+
+def _checks(digests: Sequence[str], flags: np.ndarray, rows: Sequence[bytes]) -> np.ndarray:
+    """crc32 over digest, flags and bytes of each row, uint32 [N]: none of them may change on the way."""
+    heads = (zlib.crc32(bytes.fromhex(digest) + bytes([flag])) for digest, flag in zip(digests, flags.tolist()))
+    return np.fromiter(map(zlib.crc32, rows, heads), np.uint32, len(rows))
 
 
 def _schema() -> pa.Schema:

@@ -275,3 +275,16 @@ def test_full_disks(tmp_path: Path, there: FeatureStore, here: FeatureStore, mon
     assert stored > 10
     assert here.verify() == []
     assert here.import_(path) == ImportResult(added=40 - stored, present=stored)
+
+
+def test_a_digest_or_a_flag_that_changed_on_the_way(tmp_path: Path, there: FeatureStore, here: FeatureStore) -> None:
+    path = tmp_path / "features.arrow"
+    there.export(path, [(SPACE, digests(5, 6, 7))])
+
+    def change(_: dict[str, Any], columns: dict[str, list[Any]]) -> None:
+        columns["digest"][0] = bytes([columns["digest"][0][0] ^ 1]) + columns["digest"][0][1:]
+        columns["flags"][1] ^= 1
+
+    tampered(path, change)
+    done = here.import_(path)
+    assert (done.added, len(done.damaged)) == (1, 2)
