@@ -11,6 +11,7 @@ from benchmarks.features.tables import number, ordered
 WIDTH, LEFT, RIGHT, TOP = 760, 250, 60, 40
 BAR, GAP = 18, 22
 OURS, RIVAL, LINE, GRID = "#1f6fb4", "#8a8a8a", "#c9a227", "#e4e4e4"
+LABEL = 100  # pixels that a bar's label takes
 
 
 def rates(cases: Mapping[str, Mapping[str, Any]], rival: str, title: str) -> str:
@@ -33,12 +34,13 @@ def rates(cases: Mapping[str, Mapping[str, Any]], rival: str, title: str) -> str
             y += GAP if last else 0
             lines.append(_text(LEFT - 12, y + 12, name, "end", weight="bold"))
             y, last = y + BAR, name
-        colour = RIVAL if contender == rival or ceiling is None else OURS
+        colour = OURS if contender in cases[name]["ratios"] else RIVAL
         end = _x(value, most)
+        label = end if ceiling is None or _x(ceiling, most) - end > LABEL else max(end, _x(ceiling, most))
         lines += [
             _text(LEFT - 12, y + 13, contender, "end"),
             f'<rect x="{LEFT}" y="{y + 2}" width="{round(end - LEFT, 1)}" height="{BAR - 4}" fill="{colour}"/>',
-            _text(end + 6, y + 13, f"{value:.1f}x ({number(rate)}/s)", "start"),
+            _text(label + 6, y + 13, f"{value:.1f}x ({number(rate)}/s)", "start"),
         ]
         if ceiling is not None:
             at = _x(ceiling, most)

@@ -16,7 +16,7 @@ from tl_core.errors import UserError
 from tl_core.extraction.decoding import decoded, prepared
 from tl_core.extraction.rows import Row, Rows, packed
 from tl_core.extraction.windows import Windows
-from tl_core.store import FeatureStore, MissingRows, Space
+from tl_core.store import FeatureStore, MissingRows, Space, StoreFull
 from tl_core.types import Backbone, Loader, Prepared, Sample
 
 if TYPE_CHECKING:
@@ -79,8 +79,10 @@ class Computing:
                         rows.add(sample, packed(self._backbone, self._space.cut, outputs), truncated)
                         self.computed += 1
                         bar.update()
+                except StoreFull:
+                    raise
                 except UserError:  # a sample that is not what it was: what came before it is good
-                    with suppress(UserError):  # or the disk is full, and this is what is told
+                    with suppress(UserError):
                         rows.flush()
                     raise
                 rows.flush()
