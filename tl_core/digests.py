@@ -91,7 +91,7 @@ class FileDigests:
             found[i] = digest
             path, status = files[i]
             if isinstance(digest, str) and now - last_change(status) > SETTLED_NS:
-                fresh.append((os.fsencode(path), *_key(status), digest))
+                fresh.append((os.fsencode(path), *file_state(status), digest))
         self._cache.insert("INSERT OR REPLACE INTO entries VALUES (?, ?, ?, ?, ?, ?)", fresh)
         return [digest for digest in found if digest is not None]
 
@@ -109,7 +109,7 @@ class FileDigests:
             )
             known = {row[:5]: str(row[5]) for row in rows}
             for path, status in part:
-                yield known.get((os.fsencode(path), *_key(status)))
+                yield known.get((os.fsencode(path), *file_state(status)))
 
 
 def last_change(status: os.stat_result) -> int:
@@ -117,7 +117,8 @@ def last_change(status: os.stat_result) -> int:
     return max(status.st_mtime_ns, status.st_ctime_ns)
 
 
-def _key(status: os.stat_result) -> tuple[int, int, int, int]:
+def file_state(status: os.stat_result) -> tuple[int, int, int, int]:
+    """What tells that a file may have other content: size, times of change and inode."""
     # inodes of some file systems fill 64 bits unsigned, which SQLite does not store
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & (2**63 - 1)
 

@@ -33,7 +33,10 @@ def open_store(named: Path | None, workspace: Workspace, *, new: bool = False) -
         raise UserError(f"no such feature store: {named}; `tl cache info` without --store says where the usual one is")
     if named is not None and named.exists() and not named.is_dir():
         raise UserError(f"the feature store {named} is a file; name a folder")
-    return FeatureStore(workspace.store if named is None else named.resolve())
+    store = FeatureStore(workspace.store if named is None else named.resolve())
+    if named is not None and not new and not store.exists():
+        raise UserError(f"{named} is no feature store; `tl cache info` without --store says where the usual one is")
+    return store
 
 
 def backbone_names(workspace: Workspace) -> dict[str, str]:

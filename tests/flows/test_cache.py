@@ -185,3 +185,23 @@ def test_a_store_that_is_a_file_is_named(tmp_path: Path, capsys: pytest.CaptureF
 def test_a_size_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["cache", "gc", "--max-size", "2 gallons"]) == 2
     assert "'2 gallons' is no size; give bytes, or a number with a unit: 500MB, 2GB, 1.5GiB" in capsys.readouterr().err
+
+
+def test_one_damaged_space_hides_no_other(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = TWIN.folder(store)
+    (folder / "space.json").write_text("{")
+    lines = tl(capsys, "info", "--store", store)
+    assert sum("bfloat16" in line or "float32" in line for line in lines if "left out" not in line) == 2
+    (told,) = [line for line in lines if line.startswith("left out: ")]
+    assert f"is damaged; delete {folder}" in told
+    assert told in tl(capsys, "gc", "--store", store, "--keep-last", "5")
+    assert told in tl(capsys, "export", "all.arrow", "--all", "--store", store)
+    assert told.removeprefix("left out: ") in tl(capsys, "verify", "--store", store, code=1)
+    assert folder.is_dir()
+
+
+def test_a_folder_that_is_no_store(tmp_path: Path, store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "photos").mkdir()
+    for command in ("info", "verify"):
+        (line,) = tl(capsys, command, "--store", tmp_path / "photos", code=2)
+        assert f"{tmp_path / 'photos'} is no feature store; `tl cache info` without --store says where" in line

@@ -8,7 +8,8 @@ TOLERANCE = {"float32": 1e-3, "bfloat16": 0.2}
 """Largest distance of two rows of a class, as a share of the row's length: |a - b| / |b|, a cosine of 0.98 in
 bfloat16. That far may an engine be from torch in float32, too, or it is not used.
 
-In bfloat16 torch and OpenVINO were up to 0.105 apart on MobileNetV2 weights made for 8 bits, below 0.03 elsewhere.
+What was seen stands in benchmarks/results/engines_apart.md: up to 0.08 on MobileNets with weights made for 8 bits,
+0.021 elsewhere; 16 other photos gave 0.105.
 """
 
 

@@ -3,9 +3,9 @@
 from tl_core.engines import resolve_device
 from tl_core.extraction.boundaries import boundaries
 from tl_core.extraction.decoding import decoded, decoder_pool
-from tl_core.extraction.embedding import collate_samples, embed, pool_windows
+from tl_core.extraction.embedding import collate_samples, embed
 from tl_core.extraction.extract import Extraction, extract, features, fill, precision_of, space_of
-from tl_core.extraction.rows import DTYPES
+from tl_core.extraction.rows import DTYPES, pool_windows
 from tl_core.types import END
 
 __all__ = [

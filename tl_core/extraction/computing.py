@@ -16,7 +16,7 @@ from tl_core.errors import UserError
 from tl_core.extraction.decoding import decoded, prepared
 from tl_core.extraction.rows import Row, Rows, packed
 from tl_core.extraction.windows import Windows
-from tl_core.store import FeatureStore, MissingRows, Space, StoreFull
+from tl_core.store import FeatureStore, MissingRows, Space
 from tl_core.types import Backbone, Loader, Prepared, Sample
 
 if TYPE_CHECKING:
@@ -69,25 +69,12 @@ class Computing:
             if first is None:
                 return
             windows = self._windows or self._begin(*first)
-            rows = Rows(
-                self._store, self._space,
-                engine=windows.engine.name, made=libraries(self._backbone), total=total,
-            )  # fmt: skip
-            try:
-                try:
-                    for (sample, truncated), outputs in windows.through(_keyed(chain([first], stream))):
-                        rows.add(sample, packed(self._backbone, self._space.cut, outputs), truncated)
-                        self.computed += 1
-                        bar.update()
-                except StoreFull:
-                    raise
-                except UserError:  # a sample that is not what it was: what came before it is good
-                    with suppress(UserError):
-                        rows.flush()
-                    raise
-                rows.flush()
-            finally:
-                rows.close()
+            made = libraries(self._backbone)
+            with Rows(self._store, self._space, engine=windows.engine.name, made=made, total=total) as rows:
+                for (sample, truncated), outputs in windows.through(_keyed(chain([first], stream))):
+                    rows.add(sample, packed(self._backbone, self._space.cut, outputs), truncated)
+                    self.computed += 1
+                    bar.update()
 
     @property
     def _ragged(self) -> bool:

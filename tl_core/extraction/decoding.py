@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tl_core.digests import file_digest
+from tl_core.digests import file_digest, file_state
 from tl_core.engines import threads
 from tl_core.errors import DecodeError, UserError
 from tl_core.types import Backbone, Loader, Prepared, Sample, Source
@@ -39,7 +39,7 @@ def decoded(sample: Sample, loader: Loader, need: Any = None) -> Any:
             return _decode(sample.source, loader, need)
         before = _checked(sample.source, sample.digest)  # its features would be kept under the old digest for good
         result = _decode(sample.source, loader, need)
-        if _state(sample.source) != before:  # replaced between check and decoding, perhaps
+        if file_state(sample.source.stat()) != before:  # replaced between check and decoding, perhaps
             _checked(sample.source, sample.digest)
         return result
     except (DecodeError, OSError) as error:
@@ -52,15 +52,10 @@ def _decode(source: Source, loader: Loader, need: Any) -> Any:
 
 def _checked(path: Path, digest: str) -> tuple[int, ...]:
     """The file's state just before it was found to have these bytes. Raises DecodeError where it has others."""
-    state = _state(path)
+    state = file_state(path.stat())
     if file_digest(path) != digest:
         raise DecodeError("other bytes")
     return state
-
-
-def _state(path: Path) -> tuple[int, ...]:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def prepared(

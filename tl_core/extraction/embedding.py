@@ -42,14 +42,3 @@ def collate_samples(backbone: Backbone, prepared: Sequence[Prepared]) -> list[tu
         (bucket, backbone.collate([w for w, _ in items]), torch.tensor([owner for _, owner in items]))
         for bucket, items in sorted(buckets.items())
     ]
-
-
-def pool_windows(outputs: Tensor, owners: Tensor, n: int) -> Tensor:
-    """The mean over each sample's windows, in float32: [W, D] and int64 [W] -> [n, D]; differentiable.
-
-    Adds in the order given (on the CPU), so that a sample's bits do not depend on its company.
-    """
-    outputs = outputs.float()
-    total = outputs.new_zeros(n, outputs.shape[1]).index_add(0, owners, outputs)
-    counts = torch.bincount(owners, minlength=n).clamp(min=1)
-    return total / counts.unsqueeze(1)  # [n, D] / [n, 1]

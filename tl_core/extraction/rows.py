@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import cast
+from contextlib import suppress
+from types import TracebackType
+from typing import Self, cast
 
 import numpy as np
 import torch
@@ -25,9 +27,19 @@ Row = np.ndarray | dict[str, np.ndarray]
 
 def embedding(outputs: Mapping[Place, State]) -> Tensor:
     """A sample's embedding, float32 [D]: the mean over its windows' [D], added by bucket and number."""
-    rows = torch.stack([outputs[place]["x"].float() for place in sorted(outputs)])
-    total = torch.zeros(1, rows.shape[1]).index_add(0, torch.zeros(len(rows), dtype=torch.int64), rows)
-    return (total / len(rows))[0]
+    rows = torch.stack([outputs[place]["x"] for place in sorted(outputs)])
+    return pool_windows(rows, torch.zeros(len(rows), dtype=torch.int64), 1)[0]
+
+
+def pool_windows(outputs: Tensor, owners: Tensor, n: int) -> Tensor:
+    """The mean over each sample's windows, in float32: [W, D] and int64 [W] -> [n, D]; differentiable.
+
+    Adds in the order given (on the CPU), so that a sample's bits do not depend on its company.
+    """
+    outputs = outputs.float()
+    total = outputs.new_zeros(n, outputs.shape[1]).index_add(0, owners, outputs)
+    counts = torch.bincount(owners, minlength=n).clamp(min=1)
+    return total / counts.unsqueeze(1)  # [n, D] / [n, 1]
 
 
 def packed(backbone: Backbone, cut: str, outputs: Mapping[Place, State]) -> Row:
@@ -58,7 +70,10 @@ def unpacked(row: Row, truncated: bool) -> Prepared:
 
 
 class Rows:
-    """Rows on their way into a space, written in batches small enough that a kill loses little."""
+    """Rows on their way into a space, written in batches small enough that a kill loses little.
+
+    A context manager: what has come together is written at its end, also where a UserError ends it.
+    """
 
     def __init__(self, store: FeatureStore, space: Space, *, engine: str, made: Mapping[str, str], total: int) -> None:
         self._store, self._space, self._engine, self._made = store, space, engine, dict(made)
@@ -95,10 +110,21 @@ class Rows:
         self._rows, self._bytes = [], 0
         self._written = time.monotonic()
 
-    def close(self) -> None:
-        """Close the shard; what was not flushed is lost."""
-        if self._writer is not None:
-            self._writer.close()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self.flush()
+            elif isinstance(error, UserError) and not isinstance(error, StoreFull):
+                with suppress(UserError):  # a sample is not what it was: what came before it is good
+                    self.flush()
+        finally:
+            if self._writer is not None:
+                self._writer.close()
 
     def _opened(self, row: Row) -> Writer | RaggedWriter:
         if isinstance(row, dict):

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from tl_core.digests import SETTLED_NS, Cache, last_change
+from tl_core.digests import SETTLED_NS, Cache, file_state, last_change
 from tl_core.types import BackboneSpec
 from tl_core.weights import folder_here
 
@@ -107,7 +107,7 @@ def key_of(spec: BackboneSpec, request: str, random_seed: int | None) -> str | N
 
 
 def _stamp(path: Path, status: os.stat_result) -> tuple[str, int, int, int, int]:
-    return str(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+    return str(path), *file_state(status)
 
 
 def _newer(statuses: Iterable[os.stat_result]) -> bool:

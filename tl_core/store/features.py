@@ -15,8 +15,8 @@ from tl_core.store.index import SpaceIndex
 from tl_core.store.reading import MissingRows, read_bytes, read_fixed
 from tl_core.store.rows import decode_ragged
 from tl_core.store.shards import RECORD, Made, Records, digest_of, keys_of, made_by, shard_sizes
-from tl_core.store.spaces import DTYPES, Space, SpaceFacts, open_space, space_folders
-from tl_core.store.survey import SpaceInfo, space_faults, survey
+from tl_core.store.spaces import DTYPES, Space, SpaceFacts, former_folders, home, open_space, space_folders
+from tl_core.store.survey import SpaceInfo, space_faults, survey, unreadable
 from tl_core.store.uses import mark_used
 from tl_core.store.writing import RaggedWriter, Writer
 
@@ -135,8 +135,16 @@ class FeatureStore:
         mark_used(self.root, space, data_version, digests)
 
     def info(self) -> list[SpaceInfo]:
-        """What the store holds, by folder name. Raises FormatError where a space is damaged or newer."""
+        """What the store holds, by folder name, but for spaces that can't be read."""
         return survey(self.root)
+
+    def unreadable(self) -> list[str]:
+        """Why spaces can't be read, a sentence each: damaged, or of a newer tl. Nothing else touches them."""
+        return unreadable(self.root)
+
+    def exists(self) -> bool:
+        """Whether the folder is a feature store, of this format or a former one."""
+        return home(self.root).is_dir() or bool(former_folders(self.root))
 
     def verify(self, progress: Callable[[int], None] | None = None) -> list[str]:
         """Every fault that checksums show, in sentences; reads all rows. Torn tails of killed writers are none.

@@ -49,16 +49,27 @@ class SpaceInfo:
 
 
 def survey(root: Path) -> list[SpaceInfo]:
-    """All spaces, by folder name. Raises FormatError where one is damaged or newer."""
+    """All spaces that can be read, by folder name."""
     last: dict[str, float] = {}
     for version in version_uses(root):
         for name in version.spaces:
             last[name] = max(version.last, last.get(name, 0.0))
     infos = [_former(folder) for folder in former_folders(root)]
     for folder in space_folders(root):
-        with suppress(FileNotFoundError):  # deleted meanwhile
+        with suppress(FileNotFoundError, FormatError):  # deleted meanwhile; unreadable() tells
             infos.append(_space_info(folder, last.get(folder.name)))
     return [info for info in infos if info is not None]
+
+
+def unreadable(root: Path) -> list[str]:
+    """Why spaces can't be read, those that can't: damaged, or of a newer tl."""
+    why = []
+    for folder in space_folders(root):
+        try:
+            open_space(folder)
+        except FormatError as error:
+            why.append(str(error))
+    return why
 
 
 def former_rows(folder: Path) -> int:

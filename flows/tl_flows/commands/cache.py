@@ -60,6 +60,7 @@ def info(store: Path | None) -> None:
     if models:
         click.echo()
         print_table(("converted model", "cut", "engine", "MB", "state"), models)
+    _tell_unreadable(features)
     total = f"{sum(space.rows for space in spaces):,} rows, {_mb(sum(space.bytes for space in spaces))} MB"
     click.echo(f"{features.root}: {total}" + (f"; converted models {_mb(sum(sizes))} MB" if models else ""))
 
@@ -73,7 +74,7 @@ def verify(store: Path | None) -> int:
 
     features = open_store(store, workspace_at(None, DEFAULT_OUT))
     checked = 0
-    with progress(_rows(features), "verify", unit="row") as bar:
+    with progress(sum(space.rows for space in features.info()), "verify", unit="row") as bar:
 
         def tell(rows: int) -> None:
             nonlocal checked
@@ -112,6 +113,7 @@ def gc(keep_last: int | None, max_size: int | None, dry_run: bool, store: Path |
     features, names = open_store(store, workspace), backbone_names(workspace)
     before = {space.space.name: _described(space, names) for space in features.info()}
     done = features.gc(keep_last=keep_last, max_size=max_size, dry_run=dry_run)
+    _tell_unreadable(features)
     went, stayed = ("would go", "would stay") if dry_run else ("gone", "kept")
     for name in done.spaces_removed:
         click.echo(f"{went}: {before.get(name, name)}")
@@ -148,6 +150,8 @@ def export(file: Path, out: Path | None, everything: bool, store: Path | None) -
             f"{len(error.digests):,} features of this run are not in {features.root}; run `tl extract` (or `tl run`), "
             "or name the store with --store"
         ) from error
+    if everything:
+        _tell_unreadable(features)
     click.echo(f"{file}: {done.rows:,} rows, {_mb(done.bytes)} MB; on the other machine: tl cache import {file.name}")
     if done.damaged:
         click.echo(f"left out, because they are damaged: {len(done.damaged):,} rows; `tl cache verify` lists them")
@@ -217,14 +221,9 @@ def _described(space: SpaceInfo, names: Mapping[str, str]) -> str:
     return f"all {space.rows:,} rows of {backbone}, {space.space.cut}, {space.space.precision}"
 
 
-def _rows(features: FeatureStore) -> int | None:
-    """Rows to check; None where a damaged space hides how many there are."""
-    from tl_core.errors import FormatError
-
-    try:
-        return sum(space.rows for space in features.info())
-    except FormatError:
-        return None
+def _tell_unreadable(features: FeatureStore) -> None:
+    for why in features.unreadable():
+        click.echo(f"left out: {why}")
 
 
 def _mb(size: int) -> str:
