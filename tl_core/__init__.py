@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from tl_core.heads import LinearHead as LinearHead
     from tl_core.heads import linear_heads as linear_heads
     from tl_core.hookspecs import hookimpl as hookimpl
+    from tl_core.types import PRESETS as PRESETS
     from tl_core.types import Backbone as Backbone
     from tl_core.types import BackboneSpec as BackboneSpec
+    from tl_core.types import Facts as Facts
+    from tl_core.types import FitWarning as FitWarning
     from tl_core.types import Head as Head
     from tl_core.types import HeadSpec as HeadSpec
     from tl_core.types import Identity as Identity
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from tl_core.types import Targets as Targets
     from tl_core.weights import drawn_digest as drawn_digest
     from tl_core.weights import find_weights as find_weights
+    from tl_core.weights import folder_here as folder_here
     from tl_core.weights import hub_folder as hub_folder
     from tl_core.weights import load_strict as load_strict
     from tl_core.weights import package_folder as package_folder
@@ -40,12 +44,12 @@ _HOME = {
     "heads": ("LinearHead", "linear_heads"),
     "hookspecs": ("hookimpl",),
     "types": (
-        "Backbone", "BackboneSpec", "Head", "HeadSpec", "Identity", "Loader", "Prepared", "Sample", "Source",
-        "State", "Targets",
+        "PRESETS", "Backbone", "BackboneSpec", "Facts", "FitWarning", "Head", "HeadSpec", "Identity", "Loader",
+        "Prepared", "Sample", "Source", "State", "Targets",
     ),
     "weights": (
-        "drawn_digest", "find_weights", "hub_folder", "load_strict", "package_folder", "random_weights", "read_json",
-        "read_weights", "weights_digest",
+        "drawn_digest", "find_weights", "folder_here", "hub_folder", "load_strict", "package_folder", "random_weights",
+        "read_json", "read_weights", "weights_digest",
     ),
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from tl_core.errors import DecodeError, FormatError, UserError
 from tl_core.extraction import embed, resolve_device
+from tl_core.pins import at_commit
 from tl_core.registry import Registry
 from tl_core.types import Backbone, BackboneSpec, Head, HeadSpec, Loader, Prepared, Source, Targets, Task
+from tl_core.views import AllViews, at_view
 from tl_core.weights import read_json
 from tl_core.workspace import write_bytes, write_json, write_text
 
@@ -56,13 +58,17 @@ class ModelBundle:
     def load(cls, folder: Path, registry: Registry, backbone: str | None = None, device: str = "auto") -> ModelBundle:
         """Open a bundle; `backbone` names the backbone's weights where they are not where they were in training.
 
-        Raises UserError where the folder is no bundle, FormatError on a newer format, and UserError where the
-        backbone's weights are not those that the head was trained on.
+        Where the bundle stands on a view, that view of them is taken. Raises UserError where the folder is no bundle,
+        FormatError on a newer format, and UserError where the backbone's weights are not those that the head was
+        trained on.
         """
         facts = read_facts(folder)
         wanted = facts["backbone"]
         try:
-            built = registry.backbone(backbone or wanted["request"], facts["modality"]).build()
+            spec = registry.backbone(backbone or wanted["request"], facts["modality"])
+            if (spec.source, spec.location) == (wanted["source"], wanted["location"]):
+                spec = at_commit(spec, wanted["revision"])
+            built = _at_view_of(wanted, spec, folder).build()
         except UserError as error:
             if backbone is not None:
                 raise
@@ -190,6 +196,7 @@ def backbone_facts(spec: BackboneSpec, request: str, backbone: Backbone) -> dict
         "source": spec.source,
         # a folder as it was asked for: where the project lies is no fact of the model
         "location": request if spec.source in ("folder", "file") else spec.location,
+        "view": spec.view,
         "revision": backbone.identity.revision or spec.revision,
         "weights": backbone.identity.weights,
         "architecture": backbone.identity.architecture,
@@ -200,6 +207,7 @@ def backbone_facts(spec: BackboneSpec, request: str, backbone: Backbone) -> dict
         "parameters": sum(p.numel() for p in backbone.parameters()),
         "licence": spec.licence,
         "pretrained_on": spec.pretrained_on,
+        **({"views": backbone.table} if isinstance(backbone, AllViews) else {}),
     }
 
 
@@ -232,6 +240,20 @@ def model_card(facts: Mapping[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _at_view_of(wanted: Mapping[str, Any], spec: BackboneSpec, folder: Path) -> BackboneSpec:
+    """The spec at the view that a bundle stands on. Raises UserError where it is at another one."""
+    view = wanted.get("view")
+    if spec.view is None and view is not None:
+        return at_view(spec, view)
+    if spec.view != view:
+        stands = f"its view {view!r}" if view else "all of it"
+        raise UserError(
+            f"{folder} was trained on {wanted['name']}, and {spec.name} is another view of a backbone; the model takes "
+            f"{stands}: give the backbone without #{spec.view}"
+        )
+    return spec
 
 
 def _load_trained(backbone: Backbone, path: Path, trained: Sequence[str]) -> None:

@@ -37,11 +37,28 @@ class DataConfig(Section):
 
 
 class SelectConfig(Section):
-    """Which backbones compete and on how much."""
+    """Which backbones compete, on how much, and what decides between those that tie."""
 
-    backbones: tuple[str, ...] = Field((), description="names, hub ids or folders; one pins it; none: the defaults")
-    sample: int = Field(1000, ge=20, description="training samples that candidates are ranked on, stratified")
+    backbones: tuple[str, ...] = Field((), description="names, hub ids or folders; one pins it; none: the preset's")
+    preset: Literal["fast", "balanced", "best"] = Field(
+        "balanced", description="which backbones compete where none is named"
+    )
+    minutes: float = Field(
+        # a plan in FLOPs at this machine's speed, so that a rerun goes as far; the clock only stops what runs away
+        5.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="what the ranking may take, downloads aside",
+    )
+    sample: int = Field(1000, ge=20, description="training samples that candidates are ranked on at most, stratified")
     folds: int = Field(5, ge=2, le=20, description="cross-validation folds of the ranking probe")
+    prefer: Literal["cost", "accuracy", "size"] = Field(
+        "cost", description="what decides among backbones that tie: FLOPs per sample, the metric, or parameters"
+    )
+    tolerance: float = Field(
+        0.01, ge=0, le=1, description="share of the metric that a preferred backbone may be behind the leader"
+    )
+    cuts: bool = Field(True, description="let inner layers of the finalists compete as well")
 
 
 class ExtractConfig(Section):

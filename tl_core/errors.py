@@ -17,6 +17,10 @@ class DecodeError(Exception):
     """A source can't be decoded; the text is the reason that lands in quarantine.csv."""
 
 
+class SampleChanged(UserError):  # noqa: N818 - named for what happened
+    """A sample is no longer what it was when it was checked: a fault of the data, whichever backbone met it."""
+
+
 class FormatError(UserError):
     """A stored file is of a newer format version than this tl reads, or is damaged."""
 

@@ -13,7 +13,9 @@ import pluggy
 
 from tl_core import hookspecs
 from tl_core.errors import UserError, did_you_mean
+from tl_core.names import split_view
 from tl_core.types import BackboneSpec, HeadSpec, Loader, Task
+from tl_core.views import at_view
 
 GROUP = "tl.plugins"
 
@@ -71,7 +73,7 @@ class Registry:
         return [spec for _, spec in offers if modality in (None, spec.modality)]
 
     def backbone(self, name: str, modality: str) -> BackboneSpec:
-        """The backbone that a user names: catalogue name, folder, file, hub id or a library's model name.
+        """The backbone that a user names: catalogue name, folder, file, hub id or a library's model name, or its view.
 
         Raises UserError, with near names, where no plugin knows it.
         """
@@ -80,6 +82,9 @@ class Registry:
         for spec in catalogue:
             if spec.name == name:
                 return spec
+        whole, view = split_view(name)
+        if view is not None:
+            return at_view(self.backbone(whole, modality), view)
         found = self._offers("tl_resolve_backbone", name=name, modality=modality)
         _refuse_twins("backbone", [(plugin, f"{modality} backbone '{name}'") for plugin, _ in found])
         if found:

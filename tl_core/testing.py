@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from html.parser import HTMLParser
 from types import ModuleType
 from typing import Any
@@ -28,11 +29,13 @@ import numpy as np
 import pytest
 import torch
 
+from tl_core.bundle import backbone_facts
 from tl_core.engines import TorchEngine, choose_engine, disagreement
 from tl_core.engines.conversion import openvino_version
 from tl_core.errors import DecodeError
 from tl_core.registry import Registry, load_registry
-from tl_core.types import Backbone, BackboneSpec, Loader, Prepared, Source, State, Targets, Task
+from tl_core.types import END, Backbone, BackboneSpec, Loader, Prepared, Source, State, Targets, Task
+from tl_core.views import all_views, at_view, slices, views
 
 HEAVY = ("timm", "transformers", "torchaudio", "torchvision", "prefect", "dvc", "sklearn", "matplotlib")
 
@@ -115,6 +118,21 @@ class ModalityContract:
         for source in bad.values():
             with pytest.raises(DecodeError):
                 loader.decode(source)
+
+    def test_measures_and_judges_what_decodes(
+        self, loader: Loader, backbone: BackboneSpec, good: Sequence[Source], bad: Mapping[str, Source]
+    ) -> None:
+        facts = [loader.measure(source) for source in good]
+        assert facts == [loader.measure(source) for source in good], "measure() must go by the source's bytes alone"
+        for values in (list(fact.values()) for fact in facts):
+            assert all(isinstance(value, str) or np.isfinite(value) for value in values)
+        for source in bad.values():
+            with suppress(DecodeError):  # a header may be readable where the rest is not
+                loader.measure(source)
+        for warning in loader.misfits(backbone, facts):
+            assert warning.about
+            assert warning.text
+            assert warning.remedy
 
     def test_decoding_repeats(self, loader: Loader, built: Backbone, good: Sequence[Source]) -> None:
         for source in good:
@@ -222,6 +240,9 @@ class ModalityContract:
         for (name, a), b in zip(twins[0].state_dict().items(), twins[1].state_dict().values(), strict=True):
             assert torch.equal(a, b), f"{name} is not drawn from the seed"
 
+    def test_views(self, backbone: BackboneSpec, prepared: list[Prepared]) -> None:
+        assert_views(backbone, [window for sample in prepared for window in sample.windows])
+
     # the heads
 
     @pytest.mark.parametrize("task", ["multiclass", "multilabel", "regression"])
@@ -258,6 +279,40 @@ def assert_same_state(a: State, b: State) -> None:
     assert a.keys() == b.keys()
     for key in a:
         assert torch.equal(a[key], b[key]), key
+
+
+def assert_views(spec: BackboneSpec, windows: Sequence[State]) -> list[str]:
+    """Fail unless every view is the whole chain's state at its place, pooled, whatever the company in the batch.
+
+    windows: those of the first one's bucket are taken. Returns the names of the views.
+    """
+    whole, every = spec.build(), all_views(spec).build()
+    offered, places = views(whole), slices(backbone_facts(all_views(spec), spec.name, every))
+    assert list(places) == [*offered, END]
+    bucket = whole.bucket(windows[0])
+    size, mine = whole.batch_size(bucket), [window for window in windows if whole.bucket(window) == bucket]
+    company = [mine[i % len(mine)] for i in range(size)]
+    with torch.inference_mode():
+        state, pooled = whole.collate(company), {}
+        for name, segment in whole.segments.items():
+            state = segment(state)
+            if name != whole.segment_names[-1] and next(segment.parameters(), None) is not None:
+                with suppress(ValueError):  # no vector
+                    pooled[name] = whole.pooled(state)
+        pooled[END] = state["x"]
+        if "mean" in offered:
+            pooled["mean"] = torch.stack([rows for name, rows in pooled.items() if name != END]).mean(dim=0)
+        together = every(every.collate(company))["x"]
+        for name, place in places.items():
+            view = whole if name == END else at_view(spec, name).build()
+            alone, among = view(view.collate([mine[0]] * size))["x"], view(view.collate(company))["x"]
+            assert among.shape == (size, view.feature_dim), name
+            assert among.dtype == torch.float32, name
+            assert torch.isfinite(among).all(), name
+            torch.testing.assert_close(among, pooled[name], rtol=1e-5, atol=1e-6, msg=f"view {name}")
+            torch.testing.assert_close(together[:, place], among, rtol=1e-5, atol=1e-6, msg=f"{name} of all views")
+            torch.testing.assert_close(alone[0], among[0], rtol=1e-5, atol=1e-6, msg=f"{name} in company")
+    return offered
 
 
 def assert_engines_agree(

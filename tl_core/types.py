@@ -22,11 +22,17 @@ SPLITS = ("train", "val", "test")
 Source = Path | str
 """What a loader reads: a file (`Path`), or the sample itself (`str`, inline text of a table row)."""
 
+Facts = Mapping[str, float | str]
+"""What a look at one raw sample tells (`{"height": 480, "width": 640}`); a name is absent where it is not known."""
+
 State = dict[str, Tensor]
 """What flows through the segments: key `x` is the main tensor, other keys (a mask, say) ride along."""
 
 END = "end"
 """The cut after the last segment: the embedding."""
+
+PRESETS = ("cpu/fast", "cpu/balanced", "cpu/best", "cuda/fast", "cuda/balanced", "cuda/best")
+"""Who competes when the user names no backbone, by the device that computes and the patience of the user."""
 
 FORMAT_VERSION = 1
 """Part of every fingerprint: raised when the meaning of a feature row changes for all backbones."""
@@ -67,16 +73,31 @@ class Targets:
         return len(self.classes) if self.task != "regression" else 1
 
 
+@dataclass(frozen=True)
+class FitWarning:
+    """Something about the data or a backbone that the user should know before anything is computed.
+
+    about: what it concerns, in a word or two (`language`, `image size`); text: what was seen, with numbers; remedy:
+    what to do about it. Plain English without a final stop.
+    """
+
+    about: str
+    text: str
+    remedy: str
+
+
 class Loader(ABC):
     """A modality's door: everything tl knows about the raw samples of one modality.
 
     `version` is part of every fingerprint: raise it whenever `decode` gives other arrays for the same bytes.
+    `measure_version` belongs to `measure` in the same way: what it gave is remembered.
     """
 
     modality: ClassVar[str]
     extensions: ClassVar[frozenset[str]]  # lower case, with the dot
     inline: ClassVar[bool] = False  # True where a table column may hold the sample itself
     version: ClassVar[int] = 1
+    measure_version: ClassVar[int] = 1
 
     @final
     def check(self, source: Source) -> str | None:
@@ -104,6 +125,21 @@ class Loader(ABC):
     def augment(self, decoded: Any, rng: np.random.Generator) -> Any:
         """A random variant of a decoded sample that keeps its label; the sample itself where none is known."""
         return decoded
+
+    def measure(self, source: Source) -> Facts:
+        """What misfits() must know of one sample, by a look that is much cheaper than a backbone; by default nothing.
+
+        Finite numbers and short words, decided by the source's bytes alone. Raises DecodeError as decode() does.
+        """
+        return {}
+
+    def misfits(self, spec: BackboneSpec, facts: Sequence[Facts]) -> list[FitWarning]:
+        """Where a backbone and these data don't suit each other; by default nowhere.
+
+        facts: what measure() gave for some training samples, at least one. Goes by the spec's facts alone: opens and
+        downloads nothing. What is not known, of the backbone or of the data, gives no warning.
+        """
+        return []
 
     @abstractmethod
     def render(self, source: Source) -> str:
@@ -217,6 +253,34 @@ class Backbone(nn.Module, ABC):
         """Rows of one boundary bucket as the state that forward(state, start=cut) takes."""
         return {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
 
+    def example(self) -> State | None:
+        """A window of ordinary content, as prepare() gives it, by which the widths of the states are found.
+
+        None, the default, where there is none: such a backbone has no views (`NAME#SEGMENT`).
+        """
+        return None
+
+    def pooled(self, state: State) -> Tensor:
+        """A state between two segments as one vector a row, float32 [B, D], which depends on no other row.
+
+        By default the mean over the positions of [B, C, H, W], or over the tokens of [B, T, D], those that `mask`
+        [B, T] or the first `frames` [B] of the state say; [B, D] as it is. Raises ValueError on any other shape.
+        """
+        x = state["x"].float()
+        if x.ndim == 4:
+            return x.mean(dim=(2, 3))  # [B, C, H, W] -> [B, C]
+        if x.ndim == 2:
+            return x
+        if x.ndim != 3:
+            raise ValueError(f"{type(self).__name__} can't pool a state of shape {list(x.shape)}")
+        if "mask" in state:
+            seen = state["mask"].to(x.dtype)  # [B, T]
+        elif "frames" in state:
+            seen = (torch.arange(x.shape[1], device=x.device) < state["frames"].unsqueeze(1)).to(x.dtype)
+        else:
+            return x.mean(dim=1)  # [B, T, D] -> [B, D]
+        return (x * seen.unsqueeze(2)).sum(dim=1) / seen.sum(dim=1, keepdim=True).clamp(min=1)
+
     def segment(self, cut: str) -> int:
         """Index of the segment that comes after the cut of this name; the number of segments for `end`.
 
@@ -245,9 +309,16 @@ class BackboneSpec:
 
     source: `hub` (location is `owner/name`), `folder`, `file` or `package` (location is the import name, or a
     path inside it). Unknown facts are None, never invented. sha256: expected digest of the weights, verified on
-    load where given. options: small JSON-able build settings (`{"layers": 3}`). default: competes when the user
-    names no backbone. offline: whether the weights are on this machine, for weights that a library keeps in a place of
-    its own; where they lie in the hub's cache, a package, a folder or a file, tl finds out by itself.
+    load where given. params: those of the encoder, without a classifier. flops: 2 x multiply-adds of one sample: an
+    image at the input size, a text of 128 tokens, 10 s of sound. input: what it takes in, in words, for people. takes:
+    the same as facts: of an image `{"height": 224, "width": 224, "channels": 3}`; of text `{"tokens": 512,
+    "languages": ["en"]}`, where `"many"` and `"code"` are languages too; of sound `{"rate": 16000, "seconds": 10.0,
+    "sounds": "speech"}`, with `"general"` for any sound, seconds None where any length goes in whole, and `"filled":
+    True` where shorter clips cost as much as that. presets: the PRESETS that it competes in when the user names no
+    backbone. options: small JSON-able build settings (`{"layers": 3}`). offline: whether the weights are on this
+    machine, for weights that a library keeps in a place of its own; where they lie in the hub's cache, a package, a
+    folder or a file, tl finds out by itself. view, base: of a part of a backbone (`NAME#layer3`), where it was cut,
+    and the spec that it is a part of.
     """
 
     name: str
@@ -263,9 +334,12 @@ class BackboneSpec:
     licence: str | None = None
     pretrained_on: str | None = None
     input: str | None = None
+    takes: Mapping[str, Any] = field(default_factory=dict)
+    presets: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
-    default: bool = False
     offline: Callable[[BackboneSpec], bool] | None = field(default=None, repr=False, compare=False)
+    view: str | None = None
+    base: BackboneSpec | None = field(default=None, repr=False, compare=False)
 
     def build(self, random_seed: int | None = None) -> Backbone:
         """Read the weights (or, with a seed, draw random ones for the same network) and return it in eval mode.

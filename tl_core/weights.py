@@ -146,8 +146,9 @@ def hub_folder(repo: str, revision: str | None = None, *, allow: Sequence[str] =
     except Exception as error:
         offline = constants.HF_HUB_OFFLINE and isinstance(error, LocalEntryNotFoundError)
         reason = "HF_HUB_OFFLINE is set and the hub's cache has no copy" if offline else _first_line(error)
+        at = f" at revision {revision[:12]}" if revision else ""
         raise UserError(
-            f"can't download {repo} from the hub: {reason}; without network give a local folder with "
+            f"can't download {repo}{at} from the hub: {reason}; without network give a local folder with "
             "its weights: --backbone FOLDER"
         ) from error
     return folder, folder.name

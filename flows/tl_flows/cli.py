@@ -24,7 +24,7 @@ _COMMANDS = {
     "evaluate": "tl_flows.commands.steps",
     "predict": "tl_flows.commands.predict",
     "report": "tl_flows.commands.inspect",
-    "backbones": "tl_flows.commands.inspect",
+    "backbones": "tl_flows.commands.backbones",
     "plugins": "tl_flows.commands.inspect",
     "cache": "tl_flows.commands.cache",
 }

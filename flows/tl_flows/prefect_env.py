@@ -16,7 +16,7 @@ from tl_core.errors import UserError
 LOCAL_SERVER = "http://127.0.0.1:4200/api"
 LOCAL_HOSTS = ("127.0.0.1", "localhost")
 LOGGER = "tl"
-LOGGERS = (LOGGER, "tl_core.extraction")  # the last says which engine computes
+LOGGERS = (LOGGER, "tl_core.extraction", "tl_core.steps.select")  # which engine computes; what may not suit the data
 STAGE_LOGGER = f"{LOGGER}.stage"  # every line of a stage: for the run's history, not the terminal
 
 QUIET = {

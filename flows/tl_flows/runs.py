@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tl_core.config import RunConfig, apply_override, validate
 from tl_core.errors import UserError
+from tl_core.names import split_view
 from tl_core.workspace import STEPS, Workspace, write_text
 from tl_flows.engine import StepResult, open_project
 from tl_flows.flow_session import FlowSession
@@ -180,6 +181,11 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _located(name: str, root: Path | None) -> str:
+    name, view = split_view(name)
+    return f"{_located_whole(name, root)}#{view}" if view else _located_whole(name, root)
+
+
+def _located_whole(name: str, root: Path | None) -> str:
     architecture, at, weights = name.rpartition("@")
     path = Path(weights).expanduser()
     if "/" not in weights or not path.exists():  # a bare word is a name first: the registry decides

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "val", "test")  # tl_core.types.SPLITS, whose import would cost the seconds that torch takes
 RESTORED = "restored from an earlier run"
+PLAIN_WIDTH = 120  # of a table where no terminal says how wide it is
+NAMED = 2  # candidates that dropped out whose reasons have room in a step's line
 Outputs = Mapping[str, Any]
 # by the verdict's state: what a table says of it beside the floors, and in which colour
 VERDICTS = {"above": ("clearly above", "green"), "unclear": ("can't tell", "yellow"), "below": ("below", "red")}
@@ -49,10 +51,13 @@ def _version(outputs: Outputs) -> str:
 
 
 def _select(outputs: Outputs) -> str:
-    dropped = [c for c in outputs.get("candidates", ()) if c["status"] == "dropped"]
+    candidates = outputs.get("candidates", ())
+    dropped = [c for c in candidates if c["status"] == "dropped"]
     text = f"{outputs['chosen']}, {outputs['why']}"
-    if len(outputs.get("candidates", ())) > 1:
-        text += f" of {len(outputs['candidates'])}"
+    if len(candidates) > 1:
+        text += f"; {len(candidates)} candidates"
+    if len(dropped) > NAMED:
+        return f"{text}, {len(dropped)} dropped out (ranking.json says why)"
     return text + "".join(f"; {c['name']} dropped out: {c['reason']}" for c in dropped)
 
 
@@ -169,6 +174,14 @@ def projects_table(done: Iterable[ProjectRun]) -> Table:
             "up to\ndate" if fresh else f"{project.run.seconds:.1f}",
         )
     return result
+
+
+def draw(table: Table) -> None:
+    """A table, folded to the terminal's width."""
+    from rich.console import Console
+
+    console = Console()
+    (console if console.is_terminal else Console(width=PLAIN_WIDTH)).print(table)
 
 
 def metric_rows(metrics: Mapping[str, float]) -> list[tuple[str, str]]:

@@ -276,7 +276,7 @@ def test_compile_pays_back_on_a_gpu_only() -> None:
 
 def test_auto_on_a_cpu_goes_by_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     net = cnn()
-    rows = int(choice.CONVERT_FROM / choice._work(net, 3, 1, images())) + 1
+    rows = int(choice.CONVERT_FROM / choice.flops_of(net, 3, images())) + 1
     for version, expected in (("2026.4.1", "openvino"), (None, "torch")):
         monkeypatch.setattr(choice, "openvino_version", lambda version=version: version)
         assert choice._automatic(net, CPU, "float32", 3, rows, None, images()) == expected

@@ -17,10 +17,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import rankings
+from pydantic import TypeAdapter
 
 from tl_core.errors import FormatError
 from tl_core.evaluation import Evaluation, evaluate_predictions, majority_predictions
-from tl_core.report import BackboneFacts, DataFacts, Example, ReportFacts, RunSummary, render_report, write_plots
+from tl_core.report import (
+    BackboneFacts,
+    DataFacts,
+    Example,
+    Ranking,
+    ReportFacts,
+    RunSummary,
+    render_report,
+    write_plots,
+)
 from tl_core.report.scale import Scale
 from tl_core.types import Targets, Task
 
@@ -55,10 +66,8 @@ def classified(classes: tuple[str, ...], n: int, signal: float, rival: float = 1
     )
 
 
-def candidate(name: str, probe: float | None, **more: Any) -> dict[str, Any]:
-    around = {} if probe is None else {"probe_low": probe - 0.024, "probe_high": probe + 0.021, "logme": probe - 1.3}
-    ranked = {"status": "ranked", "reason": "", "params": 22_713_216, "feature_dim": 384, "licence": "Apache-2.0"}
-    return {"name": name, "probe": probe, "seconds": 3.1, **ranked, **around, **more}
+def ranked(**more: Any) -> Ranking:
+    return TypeAdapter(Ranking).validate_python(rankings.ranking(**more))
 
 
 def text_demo() -> ReportFacts:
@@ -85,12 +94,7 @@ def text_demo() -> ReportFacts:
         ),
         strategy="probe",
         evaluation=classified(INTENTS, 18 * 7, signal=4.0),
-        ranking=[
-            candidate("minilm-l6", 0.912),
-            candidate("minilm-l3-vocab9k", 0.87, params=8_100_000),
-            candidate("bert-tiny", 0.74, params=4_386_000, feature_dim=128),
-            candidate("e5-small", None, status="dropped", reason="can't download e5-small from the hub: offline"),
-        ],
+        ranking=ranked(),
         path=path,
         chosen=0.1,
         examples=[
@@ -162,7 +166,7 @@ def multilabel_demo() -> ReportFacts:
     model, rival = (1 / (1 + np.exp(-(s * (truth - 0.5) + rng.normal(size=truth.shape)))) for s in (3.0, 0.8))
     evaluation = evaluated(targets, model, truth, rival)
     return dataclasses.replace(
-        text_demo(), title="Holiday photos", modality="image", evaluation=evaluation, ranking=(), examples=(),
+        text_demo(), title="Holiday photos", modality="image", evaluation=evaluation, ranking=None, examples=(),
         data=DataFacts("1b" * 16, {"test": {c: int(n) for c, n in zip(targets.classes, truth.sum(0))}}),
     )  # fmt: skip
 
@@ -185,7 +189,7 @@ DEMOS = {"text": text_demo, "image": image_demo, "multilabel": multilabel_demo, 
 class Page(HTMLParser):
     """Checks that tags nest, and collects what the tests ask about."""
 
-    VOID = frozenset({"meta", "img", "br", "input", "link", "hr"})
+    VOID = frozenset({"meta", "img", "br", "input", "link", "hr", "wbr"})
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -247,7 +251,7 @@ def test_facts_survive_their_file(demo: ReportFacts, tmp_path: Path) -> None:
 def test_unreadable_facts_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "facts.json"
     for content, message in (
-        ('{"format": 99, "facts": {}}', "has format 99, this tl reads up to 1; update tl"),
+        ('{"format": 99, "facts": {}}', "has format 99, this tl reads up to 2; update tl"),
         ('{"format": 1, "facts": {}}', "unreadable report facts .*evaluate again"),
         ("{", "unreadable report facts"),
     ):
@@ -285,7 +289,16 @@ def test_hostile_text_stays_text() -> None:
         provenance={evil: evil}, run={evil: 1.0},
         data=DataFacts(evil, {evil: {evil: 1}}, [evil], [{"id": evil, "split": evil, "reason": evil}]),
         evaluation=classified(names, 70, 3.0), examples=[Example(evil, evil, evil, "<p>fine</p>", 0.5)],
-        ranking=[candidate(evil, 0.5, licence=evil), candidate(evil, None, reason=evil)],
+        ranking=ranked(
+            chosen=evil, why=evil, stopped=evil, rounds=[{"rows": 9, "entered": 3, "eliminated": [evil]}] * 2,
+            candidates=[
+                rankings.candidate(
+                    evil, 1, 0.5, licence=evil, warnings=[{"about": evil, "text": evil, "remedy": evil}],
+                    scores={evil: {"value": 0.5}},
+                ),
+                rankings.candidate("</svg>", 2, 0.4, tied=True), rankings.dropped(evil, evil),
+            ],
+        ),
         path=[{"strength": 1.0, evil: 0.5}, {"strength": 2.0, evil: 0.6}],
     )  # fmt: skip
     text = render_report(facts)
@@ -317,7 +330,7 @@ def test_huge_facts_keep_the_page_under_five_megabytes() -> None:
 
 
 def test_a_run_without_extras_has_no_empty_sections() -> None:
-    facts = dataclasses.replace(text_demo(), ranking=(), path=(), examples=(), run=None, config="", chosen=None)
+    facts = dataclasses.replace(text_demo(), ranking=None, path=(), examples=(), run=None, config="", chosen=None)
     page = Page(render_report(facts))
     assert [a["href"] for a in page.of("a")][1:] == ["#result", "#classes", "#confusions", "#data", "#provenance"]
     assert "Seconds per step" not in render_report(facts)
@@ -365,6 +378,7 @@ def test_a_summary_is_read_back_from_the_reports_facts(tmp_path: Path) -> None:
     summary = RunSummary.load(path)
     assert summary == facts.summary()
     assert (summary.metric, summary.n_test, summary.state) == ("accuracy", 126, "above")
+    assert summary.choice.endswith("and the cheapest of them; P(best) 20%, expected regret 0.8 points")
     assert [floor.title for floor in summary.floors] == ["commonest class", "random weights"]
     path.write_text('{"format": 1, "facts": {}}')
     with pytest.raises(FormatError, match=r"no summary in .*report\.json: KeyError; evaluate again"):

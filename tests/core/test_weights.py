@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tl_core import BackboneSpec, UserError, hookimpl
+from tl_core import PRESETS, BackboneSpec, UserError, hookimpl
 from tl_core.config import RunConfig
 from tl_core.registry import Registry, load_registry
 from tl_core.steps import select, version
@@ -88,8 +88,8 @@ def with_hub_default(timeseries: Registry) -> Registry:
         return list(plugin.tl_loaders())
 
     def tl_backbones() -> list[BackboneSpec]:
-        here = [dataclasses.replace(known, default=False) for known in plugin.tl_backbones()]
-        return [spec("hub", "owner/large", default=True), spec("hub", "owner/small", default=True), *here]
+        here = [dataclasses.replace(known, presets=()) for known in plugin.tl_backbones()]
+        return [spec("hub", "owner/large", presets=PRESETS), spec("hub", "owner/small", presets=PRESETS), *here]
 
     module.tl_loaders, module.tl_backbones = hookimpl(tl_loaders), hookimpl(tl_backbones)  # type: ignore[attr-defined]
     return load_registry([("hubs", module)])

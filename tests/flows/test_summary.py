@@ -49,7 +49,7 @@ OUTPUTS: dict[str, dict[str, Any]] = {
             "1,500 image samples in 2 classes; 1,000 train, 200 val, 300 test; 2 quarantined; files: 1,500 files, "
             "3.0 MB; unchanged since the last version; rows since the last version: 3 added, 1 modified  [1.2 s]",
         ),
-        ("select", "resnet18, first in the ranking of 2; vit dropped out: no network  [20.0 s]"),
+        ("select", "resnet18, first in the ranking; 2 candidates; vit dropped out: no network  [20.0 s]"),
         (
             "extract",
             "computed 500, reused 1,000; random weights: computed 1,500, reused 0; 2 stored rows computed again and "
@@ -61,6 +61,13 @@ OUTPUTS: dict[str, dict[str, Any]] = {
 )
 def test_a_step_is_one_line(step: str, line: str) -> None:
     assert summary.describe(step, OUTPUTS[step]) == line
+
+
+def test_many_that_dropped_out_are_counted() -> None:
+    gone = [{"name": f"vit{i}", "status": "dropped", "reason": "no network"} for i in range(3)]
+    outputs = {"chosen": "a", "why": "the only one left", "candidates": [{"name": "a", "status": "ranked"}, *gone]}
+    told = "a, the only one left; 4 candidates, 3 dropped out (ranking.json says why)"
+    assert summary.describe("select", outputs) == told
 
 
 def test_a_step_that_was_restored_says_so() -> None:

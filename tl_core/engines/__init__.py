@@ -1,6 +1,6 @@
 """What computes a span of a backbone: torch eager (the reference), torch.compile, or OpenVINO."""
 
-from tl_core.engines.choice import choose_engine
+from tl_core.engines.choice import choose_engine, flops_of
 from tl_core.engines.cpu import cpu_name, threads
 from tl_core.engines.device import resolve_device, resolve_precision
 from tl_core.engines.eager import TorchEngine
@@ -17,6 +17,7 @@ __all__ = [
     "cpu_name",
     "describe",
     "disagreement",
+    "flops_of",
     "halve",
     "libraries",
     "resolve_device",

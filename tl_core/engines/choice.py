@@ -70,18 +70,18 @@ def _automatic(
 ) -> str:
     if device.type == "cuda":
         one_shape = backbone.bucket({key: tensor[0] for key, tensor in example.items()}) == 0
-        return "compile" if one_shape and _work(backbone, stop, rows, example) >= COMPILE_FROM else "torch"
+        return "compile" if one_shape and rows * flops_of(backbone, stop, example) >= COMPILE_FROM else "torch"
     if openvino_version() is None:
         return "torch"
     if is_kept(backbone, stop, precision, folder):
         return "openvino"
-    return "openvino" if _work(backbone, stop, rows, example) >= CONVERT_FROM else "torch"
+    return "openvino" if rows * flops_of(backbone, stop, example) >= CONVERT_FROM else "torch"
 
 
-def _work(backbone: Backbone, stop: int, rows: int, example: State) -> float:
-    """Floating-point operations of so many rows like the example's first; counted in one forward on the CPU.
+def flops_of(backbone: Backbone, stop: int, example: State) -> float:
+    """Floating-point operations of one row like the example's first, counted in one forward on the CPU.
 
-    0 for a network that can't be counted: it stays with torch.
+    0 for a network that can't be counted: it stays with torch. Moves the backbone to the CPU.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -91,7 +91,7 @@ def _work(backbone: Backbone, stop: int, rows: int, example: State) -> float:
             backbone(unlike(example, 1), 0, stop)
     except Exception:  # whatever a stranger's network makes of being watched; its own faults show when it computes
         return 0.0
-    return float(rows * counter.get_total_flops())
+    return float(counter.get_total_flops())
 
 
 def _check_openvino(device: torch.device) -> None:

@@ -30,9 +30,8 @@ class TorchEngine(Engine):
             if tensor.ndim == 4:  # torch's convolutions are quicker so; those of other ranks can't be
                 tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
         self._split = last_segment(backbone, self.stop)
-        self._first: Callable[[State], State] = self._body
-        if compiled:
-            self._first = torch.compile(self._body, dynamic=False)
+        # None rather than its own method: an engine that refers to itself keeps the weights in memory for a while
+        self._compiled: Callable[[State], State] | None = torch.compile(self._body, dynamic=False) if compiled else None
         self._ahead = 1 if device.type == "cuda" else 0  # batches whose results are not awaited yet
 
     def run(self, batches: Iterable[tuple[K, State]]) -> Iterator[tuple[K, State]]:
@@ -51,7 +50,7 @@ class TorchEngine(Engine):
         """One batch to the cut, on the device; floats in float32."""
         with torch.inference_mode(), _repeatable(self.device):
             with self._class():
-                state = self._first(state)
+                state = (self._compiled or self._body)(state)
             return self.finish(state)
 
     def finish(self, state: State) -> State:

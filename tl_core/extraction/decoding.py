@@ -11,7 +11,7 @@ from typing import Any
 
 from tl_core.digests import file_digest, file_state
 from tl_core.engines import threads
-from tl_core.errors import DecodeError, UserError
+from tl_core.errors import DecodeError, SampleChanged
 from tl_core.types import Backbone, Loader, Prepared, Sample, Source
 
 CHUNK = 32  # samples that a thread takes at once: tokenizers are faster in batches
@@ -30,7 +30,7 @@ def decoder_pool() -> ThreadPoolExecutor:
 
 
 def decoded(sample: Sample, loader: Loader, need: Any = None) -> Any:
-    """A sample in memory, provided that it still is what its digest says. Raises UserError where it has changed.
+    """A sample in memory, provided that it still is what its digest says. Raises SampleChanged.
 
     need: the backbone's; None decodes the sample whole.
     """
@@ -43,7 +43,7 @@ def decoded(sample: Sample, loader: Loader, need: Any = None) -> Any:
             _checked(sample.source, sample.digest)
         return result
     except (DecodeError, OSError) as error:
-        raise UserError(f"{sample.id} has changed since it was checked ({error}); run again") from error
+        raise SampleChanged(f"{sample.id} has changed since it was checked ({error}); run again") from error
 
 
 def _decode(source: Source, loader: Loader, need: Any) -> Any:
@@ -61,7 +61,7 @@ def _checked(path: Path, digest: str) -> tuple[int, ...]:
 def prepared(
     samples: Iterable[Sample], loader: Loader, backbone: Backbone
 ) -> Generator[tuple[Sample, Prepared], None, None]:
-    """(sample, its windows) in the order given. Raises UserError where a sample has changed since it was checked."""
+    """(sample, its windows) in the order given. Raises SampleChanged where one is no longer what was checked."""
     source = iter(samples)
     waiting: deque[tuple[list[Sample], Future[list[Prepared]]]] = deque()
     pool = decoder_pool()

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tl_core.report.index import render_index as render_index
     from tl_core.report.page import render_report as render_report
     from tl_core.report.plot_files import write_plots as write_plots
+    from tl_core.report.ranking import RankedBackbone as RankedBackbone
+    from tl_core.report.ranking import Ranking as Ranking
     from tl_core.report.summary import FloorSummary as FloorSummary
     from tl_core.report.summary import RunSummary as RunSummary
 
@@ -25,6 +27,7 @@ _HOME = {
     "index": ("IndexEntry", "render_index"),
     "page": ("render_report",),
     "plot_files": ("write_plots",),
+    "ranking": ("RankedBackbone", "Ranking"),
     "summary": ("FloorSummary", "RunSummary"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

@@ -10,10 +10,11 @@ from typing import Any
 
 from tl_core.errors import FormatError
 from tl_core.evaluation import Evaluation, floor_title, meaning, metric_title, verdict
+from tl_core.report.ranking import Ranking
 from tl_core.report.summary import FloorSummary, RunSummary
 from tl_core.workspace import write_text
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,9 @@ class Example:
 class ReportFacts:
     """What `render_report` shows.
 
-    ranking: candidates as in ranking.json; path: the probe's strengths or the fine-tuning's epochs, each with
-    `strength` or `epoch` and numbers; chosen: the strength or epoch that was taken; provenance: name -> version or
-    other text; config: YAML; run: seconds per step, None where the page has to be the same after every run.
+    ranking: which backbones competed, and how that went; path: the probe's strengths or the fine-tuning's epochs, each
+    with `strength` or `epoch` and numbers; chosen: the strength or epoch that was taken; provenance: name -> version
+    or other text; config: YAML; run: seconds per step, None where the page has to be the same after every run.
     """
 
     title: str
@@ -72,7 +73,7 @@ class ReportFacts:
     backbone: BackboneFacts
     strategy: str
     evaluation: Evaluation
-    ranking: Sequence[Mapping[str, Any]] = ()
+    ranking: Ranking | None = None
     path: Sequence[Mapping[str, Any]] = ()
     chosen: float | None = None
     examples: Sequence[Example] = ()
@@ -88,6 +89,7 @@ class ReportFacts:
             title=self.title,
             modality=self.modality,
             backbone=self.backbone.name,
+            choice=_choice(self.ranking),
             strategy=self.strategy,
             metric=metric_title(evaluation.watch),
             value=watched.value,
@@ -130,3 +132,8 @@ class ReportFacts:
             return TypeAdapter(ReportFacts).validate_python(value["facts"])
         except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
             raise FormatError(f"unreadable report facts {path}: {type(error).__name__}; evaluate again") from error
+
+
+def _choice(ranking: Ranking | None) -> str:
+    """Why this backbone, and how sure that is."""
+    return "" if ranking is None else "; ".join(filter(None, (ranking.why, ranking.certainty())))

@@ -7,6 +7,7 @@ from typing import Any
 from tl_core.evaluation import Interval, meaning, metric_title, verdict
 from tl_core.report import plots
 from tl_core.report.facts import Example, ReportFacts
+from tl_core.report.ranking_section import ranking_section
 from tl_core.report.templates import render
 
 MAX_CLASS_ROWS = 300  # the limits together keep the page under 5 MB whatever the data are
@@ -44,7 +45,7 @@ def _context(facts: ReportFacts) -> dict[str, Any]:
         "matrix": plots.matrix(evaluation),
         "scatter": plots.scatter(evaluation),
         "curves": plots.curves(facts.path, facts.chosen),
-        "ranking": list(zip(facts.ranking, plots.ranking_bars(facts.ranking))),
+        "backbones": ranking_section(facts.ranking) if facts.ranking else None,
         "examples": examples,
         "examples_left_out": len(facts.examples) - len(examples),
         "notes": [*facts.data.notes][:MAX_NOTES],

@@ -112,15 +112,10 @@ def unit_bar(interval: Interval | None) -> Bar | None:
     return None if interval is None else _bar("", "model", interval, Scale(0.0, 1.0))
 
 
-def ranking_bars(ranking: Sequence[Mapping[str, Any]]) -> list[Bar | None]:
-    """The candidates' cross-validated probes on one scale that fits them; None for one that dropped out."""
-    found = [_probe(candidate) for candidate in ranking]
-    ends = [end for interval in found if interval for end in (interval.low, interval.high)]
-    if not ends:
-        return [None] * len(ranking)
-    inside = min(ends) >= 0 and max(ends) <= 1
-    scale = Scale(0.0, 1.0) if inside else _fitting(ends)
-    return [None if interval is None else _bar("", "model", interval, scale) for interval in found]
+def comparison_bars(intervals: Sequence[Interval | None], ends: tuple[float, float]) -> list[Bar | None]:
+    """Numbers of the same kind on one scale between the ends; beyond them is drawn at the end."""
+    scale = Scale(*ends)
+    return [None if interval is None else _bar("", "model", interval, scale) for interval in intervals]
 
 
 def curves(path: Sequence[Mapping[str, Any]], chosen: float | None) -> list[Lines]:
@@ -204,14 +199,6 @@ def scatter(evaluation: Evaluation) -> Scatter | None:
 
 def _bar(label: str, kind: str, interval: Interval, scale: Scale) -> Bar:
     return Bar(label, kind, interval, *(scale.at(v) for v in (interval.value, interval.low, interval.high)))
-
-
-def _probe(candidate: Mapping[str, Any]) -> Interval | None:
-    value = _number(candidate.get("probe"))
-    if value is None:
-        return None
-    low, high = (_number(candidate.get(f"probe_{end}")) for end in ("low", "high"))
-    return Interval.of(value, value if low is None else low, value if high is None else high)
 
 
 def _is_curve(key: str) -> bool:

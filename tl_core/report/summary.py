@@ -24,7 +24,7 @@ class RunSummary:
     """What a table of runs says about one: the watched metric with its interval, its floors, and the verdict.
 
     metric: its name as people write it; state: `above`, `unclear` or `below` (the floors); meaning: the verdict in
-    plain words.
+    plain words; choice: why this backbone, and how sure that is.
     """
 
     title: str
@@ -42,6 +42,7 @@ class RunSummary:
     headline: str
     sentence: str
     meaning: str
+    choice: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """The summary as report.json holds it."""

@@ -1,34 +1,22 @@
-"""A cross-validated probe: what a linear head on the features would reach, with its interval."""
+"""A cross-validated probe: what a linear head on the features reaches on rows that it did not see."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tl_core.intervals import wilson
-from tl_core.linear_path import LOOSE, Linear, LinearProblem, Rotated, moments, rotate
+from tl_core.linear_path import LOOSE, Linear, LinearProblem, moments, rotate
+from tl_core.selection.outcomes import Outcomes
 from tl_core.selection.sample import strata
 from tl_core.types import Task
-from tl_core.watch import watch_metric
 
 STRENGTHS = (300.0, 30.0, 3.0)  # a coarse path: the order of candidates hardly depends on more
-RESAMPLES = 500
 
 
-@dataclass(frozen=True)
-class ProbeScore:
-    """The watched metric over the pooled held-out predictions, and its interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-def cross_validated_probe(
+def cross_validated_outcomes(
     features: Tensor,
     targets: Tensor,
     task: Task,
@@ -36,15 +24,12 @@ def cross_validated_probe(
     folds: int,
     seed: int,
     groups: Sequence[str] | None = None,
-    *,
-    confidence: float = 0.9,
-) -> ProbeScore:
-    """The probe's accuracy (micro F1, R2) on rows that its fold did not see.
+) -> Outcomes:
+    """What the probe says of every row when the row's fold was kept from it.
 
     features: float32 [N, D]; targets: int64 [N], multi-hot [N, C] or float [N]; groups: rows of one group share a
-    fold. Each fold chooses its strength on a part of its own training rows. The interval is Wilson's for
-    accuracy, a percentile bootstrap otherwise; it takes rows as independent. Raises ValueError on fewer than
-    four rows and on features that are not finite.
+    fold. A fold's strength is the one that does best on the rows of all other folds, the stronger where they tie.
+    Raises ValueError on fewer than four rows and on features that are not finite.
     """
     if len(targets) < 4:
         raise ValueError(f"a cross-validated probe needs at least four rows; got {len(targets)}")
@@ -52,21 +37,22 @@ def cross_validated_probe(
         values = targets.double()
         spread = values.std(correction=0)
         targets = (values - values.mean()) / (spread if spread > 0 else 1.0)
-    # standardising and turning see no targets, so that all folds can share them
-    rows = _Rows(rotate(features, *moments(features)), targets, task, n_outputs)
     truth = targets.cpu().numpy()
     fold = deal(truth, task, folds, seed, groups)
-    pooled = np.zeros((len(truth), n_outputs) if task != "regression" else len(truth), np.float32)
+    # standardising and turning see no targets, so that all folds can share them
+    rows, energy = _turned(features)
+    shape = (len(STRENGTHS), len(truth), n_outputs) if task != "regression" else (len(STRENGTHS), len(truth))
+    said = np.zeros(shape, np.float32)
     for number in range(int(fold.max()) + 1):
-        train, held_out = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
-        inner = deal(truth[train], task, folds, seed + 1 + number, groups and [groups[i] for i in train.tolist()])
-        strength = _choose(rows, truth, train[inner != 0], train[inner == 0])
-        pooled[held_out] = rows.predict(next(iter(rows.path(train, [strength]))), held_out)
-    value = watch_metric(task, pooled, truth)
-    if task == "multiclass":
-        return ProbeScore(value, *wilson(value, len(truth), confidence))
-    low, high = _bootstrap(lambda i: watch_metric(task, pooled[i], truth[i]), len(truth), confidence, seed)
-    return ProbeScore(value, low, high)
+        inside = torch.from_numpy(fold != number).to(rows.device)
+        learnt, held_out = inside.nonzero()[:, 0], (~inside).nonzero()[:, 0]
+        problem = LinearProblem(rows[learnt], energy * (len(learnt) / len(truth)), targets[learnt], task, n_outputs)
+        model: Linear | None = None
+        for at, strength in enumerate(STRENGTHS):
+            model = problem.solve(strength, model, LOOSE)
+            said[at, fold == number] = _decoded(model, rows[held_out], task)
+    codes = None if groups is None else np.unique(np.asarray(groups, np.str_), return_inverse=True)[1].astype(np.int64)
+    return _at_best_strengths([Outcomes.of(task, predictions, truth, codes) for predictions in said], fold)
 
 
 def deal(targets: np.ndarray, task: Task, folds: int, seed: int, groups: Sequence[str] | None = None) -> np.ndarray:
@@ -90,46 +76,40 @@ def deal(targets: np.ndarray, task: Task, folds: int, seed: int, groups: Sequenc
     return fold
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """All rows on their axes, and models of parts of them."""
+def _at_best_strengths(paths: Sequence[Outcomes], fold: np.ndarray) -> Outcomes:
+    """Outcomes at each strength as one: every fold's at the strength that does best on the other folds' rows.
 
-    turned: Rotated
-    targets: Tensor
-    task: Task
-    outputs: int
-
-    def path(self, train: np.ndarray, strengths: Sequence[float]) -> Sequence[Linear]:
-        """Models of the training rows at the strengths, from strong to weak."""
-        at = torch.from_numpy(train).to(self.turned.rows.device)
-        energy = self.turned.energy * (len(train) / len(self.targets))
-        problem = LinearProblem(self.turned.rows[at], energy, self.targets[at], self.task, self.outputs)
-        models: list[Linear] = []
-        for strength in strengths:
-            models.append(problem.solve(strength, models[-1] if models else None, LOOSE))
-        return models
-
-    def predict(self, model: Linear, rows: np.ndarray) -> np.ndarray:
-        """Decoded predictions of the rows."""
-        at = torch.from_numpy(rows).to(self.turned.rows.device)
-        logits = torch.addmm(model.bias.float(), self.turned.rows[at], model.weight.float().T)
-        if self.task == "regression":
-            return np.asarray(logits[:, 0].cpu())
-        decoded = logits.softmax(dim=1) if self.task == "multiclass" else logits.sigmoid()
-        return np.asarray(decoded.cpu())
+    The probes of those folds learnt from this one's rows, but a choice of three leaks next to nothing of them.
+    """
+    terms = np.empty_like(paths[0].terms)
+    for number in range(int(fold.max()) + 1):
+        others = (fold != number).astype(np.float64)[None]
+        best = int(np.argmax([path.metric(others)[0] for path in paths]))
+        terms[fold == number] = paths[best].terms[fold == number]
+    return Outcomes(paths[0].task, terms, paths[0].groups)
 
 
-def _choose(rows: _Rows, truth: np.ndarray, train: np.ndarray, val: np.ndarray) -> float:
-    """The strength with the best metric on val, the stronger where they tie."""
-    if not len(train) or not len(val):
-        return STRENGTHS[len(STRENGTHS) // 2]
-    models = rows.path(train, STRENGTHS)
-    scores = [watch_metric(rows.task, rows.predict(model, val), truth[val]) for model in models]
-    return STRENGTHS[int(np.argmax(scores))]
+def _turned(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Standardised features on their principal axes, float32 [N, R], and the energy along each, float64 [R].
+
+    Where rows are fewer than features, their products with each other say it all: no axis of the wide space is made.
+    """
+    n, width = features.shape
+    mean, scale = moments(features)
+    if n >= width:
+        turned = rotate(features, mean, scale)
+        return turned.rows, turned.energy
+    if bad := int((~torch.isfinite(features)).any(dim=1).sum()):
+        raise ValueError(f"{bad} of {n} feature rows hold NaN or infinity")
+    scaled = ((features - mean) / scale).double()
+    energy, left = torch.linalg.eigh(scaled @ scaled.T)
+    keep = energy > energy.amax().clamp_min(0) * width * torch.finfo(torch.float64).eps
+    return (left[:, keep] * energy[keep].sqrt()).float(), energy[keep]
 
 
-def _bootstrap(metric: Callable[[np.ndarray], float], n: int, confidence: float, seed: int) -> tuple[float, float]:
-    rng = np.random.default_rng(seed)
-    draws = [metric(rng.integers(0, n, n)) for _ in range(RESAMPLES)]
-    low, high = np.quantile(draws, [0.5 - confidence / 2, 0.5 + confidence / 2])
-    return float(low), float(high)
+def _decoded(model: Linear, rows: Tensor, task: Task) -> np.ndarray:
+    """Predictions of the rows as watch_metric() takes them."""
+    logits = torch.addmm(model.bias.float(), rows, model.weight.float().T)
+    if task == "regression":
+        return np.asarray(logits[:, 0].cpu())
+    return np.asarray((logits if task == "multiclass" else logits.sigmoid()).cpu())

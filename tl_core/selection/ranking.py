@@ -1,93 +1,148 @@
-"""The order of candidates: the best probe first, and among equals the smaller network."""
+"""The rows of ranking.json, and the words for why one of them was chosen."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tl_core.selection.crossval import ProbeScore
+from tl_core.licences import LicenceKind, licence_kind
+from tl_core.selection.standing import Prefer, Standing
 from tl_core.types import BackboneSpec
+
+ScoreRow = Mapping[str, float | None]
+"""A score as `value`, `low` and `high`; the last two None where it has no interval."""
+
+_PREFERRED: dict[Prefer, str] = {"cost": "the cheapest", "size": "the smallest", "accuracy": "first"}
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A backbone in the race. No times: the ranking is the same on every run; times go to the run's facts.
+    """A backbone in the ranking. No times: the ranking is the same on every run; times go to the run's facts.
 
-    probe: cross-validated metric with its interval; params: counted on the built network. A dropped candidate
-    has a reason and no scores.
+    Shares between 0 and 1, as in Standing; probe: the cross-validated metric with its interval; flops: of one sample,
+    params: of the built network, both as the catalogue states them where nothing was opened; base, cut: of a view, what
+    it was cut from and where. One that dropped out has a reason and no numbers.
     """
 
     name: str
-    status: Literal["ranked", "dropped"]
+    status: Literal["ranked", "eliminated", "dropped"]
     reason: str | None
-    logme: float | None
-    probe: float | None
-    probe_low: float | None
-    probe_high: float | None
+    source: str
+    licence: str | None
+    licence_kind: LicenceKind
     params: int | None
     feature_dim: int | None
-    licence: str | None
-    source: str
-    fingerprint: str | None
+    flops: int | None
+    fingerprint: str | None = None
+    revision: str | None = None
+    base: str | None = None
+    cut: str | None = None
+    rank: int | None = None
+    rank_low: int | None = None
+    rank_high: int | None = None
+    rows: int | None = None
+    probe: float | None = None
+    probe_low: float | None = None
+    probe_high: float | None = None
+    p_best: float | None = None
+    regret: float | None = None
+    gap: float | None = None
+    gap_low: float | None = None
+    gap_high: float | None = None
+    tied: bool = False
+    scores: Mapping[str, ScoreRow] = field(default_factory=dict)
+    warnings: Sequence[Mapping[str, str]] = ()
 
     @classmethod
-    def ranked(
-        cls, spec: BackboneSpec, facts: Mapping[str, Any], *, logme: float | None, probe: ProbeScore
+    def measured(
+        cls,
+        spec: BackboneSpec,
+        facts: Mapping[str, Any],
+        standing: Standing,
+        *,
+        eliminated: str | None,
+        flops: float | None,
+        scores: Mapping[str, ScoreRow],
+        warnings: Sequence[Mapping[str, str]] = (),
     ) -> Candidate:
-        """A candidate that was measured. facts: of its backbone, as artifacts record them."""
+        """A candidate with its place. facts: of its backbone, as artifacts record them; eliminated: why it left early.
+
+        Scores that are no finite numbers are left out.
+        """
         return cls(
             name=spec.name,
-            status="ranked",
-            reason=None,
-            logme=logme,
-            probe=probe.value,
-            probe_low=probe.low,
-            probe_high=probe.high,
+            status="ranked" if eliminated is None else "eliminated",
+            reason=eliminated,
+            source=spec.source,
+            licence=facts["licence"],
+            licence_kind=licence_kind(facts["licence"]),
             params=facts["parameters"],
             feature_dim=facts["feature_dim"],
-            licence=spec.licence,
-            source=spec.source,
+            flops=None if flops is None else round(flops),
             fingerprint=facts["fingerprint"],
+            revision=facts["revision"],
+            base=spec.base.name if spec.base else None,
+            cut=spec.view,
+            rank=standing.rank,
+            rank_low=standing.rank_low,
+            rank_high=standing.rank_high,
+            rows=standing.rows,
+            probe=standing.value,
+            probe_low=standing.low,
+            probe_high=standing.high,
+            p_best=standing.p_best,
+            regret=standing.regret,
+            gap=standing.gap,
+            gap_low=standing.gap_low,
+            gap_high=standing.gap_high,
+            tied=standing.tied,
+            scores={name: row for name, row in sorted(scores.items()) if _finite(row)},
+            warnings=warnings,
         )
 
     @classmethod
-    def dropped(cls, spec: BackboneSpec, reason: str) -> Candidate:
+    def dropped(cls, spec: BackboneSpec, reason: str, warnings: Sequence[Mapping[str, str]] = ()) -> Candidate:
         """A candidate that could not be measured, and why."""
         return cls(
             name=spec.name,
             status="dropped",
             reason=reason,
-            logme=None,
-            probe=None,
-            probe_low=None,
-            probe_high=None,
+            source=spec.source,
+            licence=spec.licence,
+            licence_kind=licence_kind(spec.licence),
             params=spec.params,
             feature_dim=spec.feature_dim,
-            licence=spec.licence,
-            source=spec.source,
-            fingerprint=None,
+            flops=spec.flops,
+            revision=spec.revision,
+            base=spec.base.name if spec.base else None,
+            cut=spec.view,
+            warnings=warnings,
         )
 
 
-def rank(candidates: Iterable[Candidate]) -> list[Candidate]:
-    """Candidates from the one to take to the last; dropped ones at the end, by name.
-
-    By probe. Who reaches the lower end of the best one's interval ties with it, and among these the network with
-    fewer parameters comes first (then fewer features, then the better probe, then the name); after them the rule
-    starts again with the rest. Size stands for cost because, unlike seconds, it is the same on every run, whatever
-    is cached.
-    """
-    every = list(candidates)
-    rest = sorted((c for c in every if c.status == "ranked"), key=lambda c: (-_number(c.probe), c.name))
-    order: list[Candidate] = []
-    while rest:
-        reach = min(_number(rest[0].probe), _number(rest[0].probe_low))
-        tied = [c for c in rest if _number(c.probe) >= reach]
-        order += sorted(tied, key=lambda c: (c.params or 0, c.feature_dim or 0, -_number(c.probe), c.name))
-        rest = rest[len(tied) :]
-    return order + sorted((c for c in every if c.status == "dropped"), key=lambda c: c.name)
+def why_chosen(found: Sequence[Standing], *, prefer: Prefer, tolerance: float, entered: int) -> str:
+    """In a few words, why choose() takes the one that it takes. entered: candidates at the start of the race."""
+    if entered == 1:
+        return "the only candidate"
+    if len(found) == 1:
+        return "the only one left"
+    # as in choose(): who is clearly behind, or too far, has no part in it
+    ties = sum(one.rank == 1 or (one.tied and one.gap <= tolerance) for one in found)
+    if ties == 1:
+        return "first in the ranking"
+    return f"{_PREFERRED[prefer]} of {ties} that tie"
 
 
-def _number(value: float | None) -> float:
-    return float("-inf") if value is None else value
+def _finite(row: ScoreRow) -> bool:
+    return all(value is None or math.isfinite(value) for value in row.values()) and row["value"] is not None
+
+
+def rounded(value: Any) -> Any:
+    """The same with floats to six decimals: beyond that a ranking knows nothing, and a diff shows what counts."""
+    if isinstance(value, float):
+        return round(value, 6)
+    if isinstance(value, Mapping):
+        return {key: rounded(item) for key, item in value.items()}
+    return [rounded(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,4 +1,4 @@
-"""A stratified sample of the training rows, and the strata that sample and folds share."""
+"""Stratified samples of the training rows, whole or growing, and the strata that sample and folds share."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 _BINS = 10  # strata of a regression's values
 _LEAST = 2  # rows per stratum where it has them: one to learn from, one to check
+_LEAST_NESTED = 4  # the same for the race's first round, whose folds learn from four fifths of it
+_FIRST = 150  # rows of the first round, at least: below, hardly any candidate is told from another
 
 
 def strata(targets: np.ndarray, task: Task) -> np.ndarray:
@@ -45,6 +47,52 @@ def stratified_sample(manifest: Manifest, n: int, seed: int) -> np.ndarray:
     quotas = _quotas(np.bincount(groups), n)
     taken = [order[groups[order] == stratum][:quota] for stratum, quota in enumerate(quotas) if quota]
     return np.sort(rows[np.concatenate(taken)])
+
+
+def nested_sample(manifest: Manifest, n: int, seed: int) -> tuple[np.ndarray, list[int]]:
+    """At most n training rows in an order whose beginnings are samples themselves, int64, and how long these are.
+
+    Each beginning holds the strata in proportion, and at least four rows of each where it has them (one, two, three
+    of each before the next, where there are more strata than that; the largest first). Those come from as many groups
+    as there are. The lengths double up to the whole; the first is 150 to 300 rows, or what those rows of all strata
+    take. Rows are drawn by a hash of seed and digest, as in stratified_sample().
+    """
+    rows = manifest.rows("train")
+    keys = [hashlib.blake2b(f"{seed}:{d}".encode(), digest_size=8).digest() for d in manifest.digests(rows)]
+    drawn = np.array(sorted(range(len(rows)), key=lambda i: (keys[i], i)), np.int64)
+    stratum = strata(manifest.target_array(rows), manifest.targets.task)[drawn]
+    groups = manifest.groups(rows)
+    if groups is not None:
+        group = np.unique(groups, return_inverse=True)[1][drawn]
+        spread = np.lexsort((_nth(stratum, group), stratum))  # a stratum's first row of each group, the second, ...
+        head = spread[_nth(stratum[spread]) < _LEAST_NESTED]
+        late = np.ones(len(rows), bool)
+        late[head] = False
+        places = np.concatenate([head, np.flatnonzero(late)])
+        drawn, stratum = drawn[places], stratum[places]
+    place, counts = _nth(stratum), np.bincount(stratum)[stratum]
+    rest = place >= _LEAST_NESTED
+    # the least of each stratum by turns, then each when its share is due
+    order = np.lexsort((np.where(rest, 0, -counts), np.where(rest, (place + 0.5) / counts, place), rest))[:n]
+    return rows[drawn[order]], _lengths(len(order), int(np.count_nonzero(~rest)))
+
+
+def _lengths(n: int, least: int) -> list[int]:
+    """n, halved as long as it stays large enough; the smallest first."""
+    lengths = [n]
+    while lengths[0] // 2 >= max(_FIRST, least):
+        lengths.insert(0, lengths[0] // 2)
+    return lengths
+
+
+def _nth(*keys: np.ndarray) -> np.ndarray:
+    """How many rows of the same keys stand before each row, int64 [N]."""
+    same = np.unique(np.stack(keys), axis=1, return_inverse=True)[1].ravel()
+    order = np.argsort(same, kind="stable")
+    starts = np.cumsum(np.bincount(same))[same[order]] - np.bincount(same)[same[order]]
+    found = np.empty(len(same), np.int64)
+    found[order] = np.arange(len(same)) - starts
+    return found
 
 
 def _quotas(counts: np.ndarray, n: int) -> np.ndarray:

@@ -27,7 +27,7 @@ from tl_core.extraction import features, resolve_device
 from tl_core.heads import linear_heads
 from tl_core.manifest import Manifest
 from tl_core.registry import Registry
-from tl_core.report import BackboneFacts, DataFacts, Example, ReportFacts, render_report, write_plots
+from tl_core.report import BackboneFacts, DataFacts, Example, Ranking, ReportFacts, render_report, write_plots
 from tl_core.steps.backbone import Lazy, chosen, located
 from tl_core.steps.record import recorded
 from tl_core.store import FeatureStore, Space
@@ -161,7 +161,7 @@ def _facts(
         ),
         strategy=tuned["strategy"],
         evaluation=evaluation,
-        ranking=read_json(workspace.ranking)["candidates"],
+        ranking=Ranking.load(workspace.ranking),
         path=tuned.get("path") or tuned["history"],
         chosen=tuned.get("strength") or tuned["best_epoch"],
         provenance={name: installed(name) for name in ("tl-core", "torch", "numpy")},

@@ -106,6 +106,11 @@ def key_of(spec: BackboneSpec, request: str, random_seed: int | None) -> str | N
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
+def of_rows(key: str | None, what: str, digests: Sequence[str]) -> str | None:
+    """The key of something that was found of the backbone under a key on samples with these digests."""
+    return key and hashlib.sha256(json.dumps([key, what, list(digests)]).encode()).hexdigest()
+
+
 def _stamp(path: Path, status: os.stat_result) -> tuple[str, int, int, int, int]:
     return str(path), *file_state(status)
 
@@ -133,7 +138,7 @@ def _unchanged(stamp: Sequence[Any]) -> bool:
 
 def _package(spec: BackboneSpec) -> Path | None:
     """The folder of the plugin that builds the backbone, None where it is no package."""
-    builder: Any = spec.builder
+    builder: Any = (spec.base or spec).builder
     while isinstance(builder, partial):
         builder = builder.func
     found = importlib.util.find_spec(str(getattr(builder, "__module__", "")).partition(".")[0] or "-")

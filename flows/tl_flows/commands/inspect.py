@@ -1,4 +1,4 @@
-"""Commands that only look: plugins, backbones, reports."""
+"""Commands that only look: plugins, reports."""
 
 from __future__ import annotations
 
@@ -18,44 +18,6 @@ def plugins() -> None:
     print_table(("plugin", "dist", "version", "error"), [(p.name, p.dist, p.version, p.error or "") for p in found])
     if not found:
         click.echo("no plugins; install one, such as tl-text")
-
-
-@click.command()
-@click.argument("modality", required=False)
-@click.option("--offline", is_flag=True, help="Only those whose weights are on this machine.")
-def backbones(modality: str | None, offline: bool) -> None:
-    """List the catalogue of backbones, of one modality or of all. A folder with weights works too.
-
-    The column "offline" says which need no network: their weights came with a package or were downloaded before.
-    """
-    from tl_core.registry import load_registry
-    from tl_core.weights import weights_here
-
-    registry = load_registry()
-    if modality is not None:
-        registry.loader(modality)
-    listed = [(spec, weights_here(spec)) for spec in registry.backbones(modality)]
-    if offline:
-        listed = [(spec, here) for spec, here in listed if here]
-    print_table(
-        ("backbone", "modality", "parameters", "features", "weights", "licence", "pretrained on", "default", "offline"),
-        [
-            (
-                spec.name,
-                spec.modality,
-                "" if spec.params is None else f"{spec.params / 1e6:.1f} M",
-                "" if spec.feature_dim is None else str(spec.feature_dim),
-                f"{spec.source}: {spec.location}",
-                spec.licence or "",
-                spec.pretrained_on or "",
-                "yes" if spec.default else "",
-                "yes" if here else "",
-            )
-            for spec, here in listed
-        ],
-    )
-    if not listed:
-        click.echo("none; `tl backbones` lists those that can be downloaded, and a folder with weights works too")
 
 
 @click.command()

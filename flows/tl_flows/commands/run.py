@@ -11,7 +11,6 @@ import click
 from tl_flows.commands.options import RunOptions, run_options
 
 INDEX = Path("artifacts", "index.html")
-PLAIN_WIDTH = 120  # of the table where no terminal says how wide it is
 
 
 @click.command()
@@ -55,8 +54,11 @@ def _run_one(options: RunOptions, settings: Mapping[str, Any], projects: tuple[s
         (root,) = named_projects(projects) if projects else [require_project(Path.cwd())]
         edits = {**settings, **runs.option_edits(options.modality, options.backbones, root)}
         done = runs.run_project(root, edits)
-    _print(summary.table(done))
-    click.echo(f"meaning: {done.summary().meaning}\nreport:  {done.report}\nmodel:   {done.model_folder}")
+    summary.draw(summary.table(done))
+    told = done.summary()
+    backbone = ", ".join(filter(None, (told.backbone, told.choice)))
+    click.echo(f"backbone: {backbone}\nmeaning:  {told.meaning}")
+    click.echo(f"report:   {done.report}\nmodel:    {done.model_folder}")
 
 
 def _run_several(projects: tuple[str, ...], settings: Mapping[str, Any]) -> int:
@@ -64,7 +66,7 @@ def _run_several(projects: tuple[str, ...], settings: Mapping[str, Any]) -> int:
     from tl_flows.projects import run_projects, write_index
 
     done = run_projects(projects, settings=settings)
-    _print(summary.projects_table(done))
+    summary.draw(summary.projects_table(done))
     for project in done:
         if project.run is not None:
             click.echo(f"report of {project.name}: {project.run.report}")
@@ -72,10 +74,3 @@ def _run_several(projects: tuple[str, ...], settings: Mapping[str, Any]) -> int:
     debug = bool(click.get_current_context().find_root().params.get("debug"))
     failed = [(project.name, project.error) for project in done if project.error is not None]
     return min((faults.tell(error, debug=debug, where=f"{name}: ") for name, error in failed), default=0)
-
-
-def _print(table: Any) -> None:
-    from rich.console import Console
-
-    console = Console()
-    (console if console.is_terminal else Console(width=PLAIN_WIDTH)).print(table)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tl_flows.commands.options import RunOptions, run_options
+
+if TYPE_CHECKING:
+    from tl_core.workspace import Workspace
 
 
 @click.command()
@@ -52,7 +56,6 @@ def _run(step: str, options: RunOptions) -> None:
     from tl_flows.project import PARAMS, outside_workspace, project_workspace, require_project, sole_run
     from tl_flows.runs import outside_config
     from tl_flows.stage_process import end_with_owner
-    from tl_flows.summary import describe
 
     end_with_owner()
     settings = parse_overrides(options.settings)
@@ -61,8 +64,9 @@ def _run(step: str, options: RunOptions) -> None:
         from tl_flows.steps import run_step
 
         config = outside_config(options.data, options.modality, options.backbones, settings)
+        workspace = outside_workspace(options.folder, config)
         with sole_run(options.folder):
-            outputs = run_step(step, config, load_registry(), outside_workspace(options.folder, config))
+            outputs = run_step(step, config, load_registry(), workspace)
     else:
         if options.out or options.modality or options.backbones or options.settings:
             raise UserError(
@@ -74,7 +78,25 @@ def _run(step: str, options: RunOptions) -> None:
         from tl_core.registry import load_registry
         from tl_flows.steps import run_project_step
 
-        outputs = run_project_step(step, config, load_registry(), project_workspace(root, config))
-    click.echo(f"{step}: {describe(step, outputs)}")
+        workspace = project_workspace(root, config)
+        outputs = run_project_step(step, config, load_registry(), workspace)
+    for line in _told(step, outputs, workspace):
+        click.echo(line)
     for note in outputs.get("notes", ()):
         click.echo(f"  - {note}")
+
+
+def _told(step: str, outputs: Mapping[str, Any], workspace: Workspace) -> list[str]:
+    """What came out in a line; of select after the table of the candidates."""
+    from tl_flows.summary import describe, draw
+
+    if step != "select":
+        return [f"{step}: {describe(step, outputs)}"]
+    from tl_core.report import Ranking
+    from tl_flows.ranking_table import ranking_lines, ranking_table
+
+    ranking = Ranking.load(workspace.ranking)
+    if len(ranking.measured) > 1:
+        draw(ranking_table(ranking))
+    *lines, chosen = ranking_lines(ranking)
+    return [*lines, f"{chosen}  [{outputs['seconds']:.1f} s]"]

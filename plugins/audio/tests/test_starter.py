@@ -29,7 +29,7 @@ def test_facts(spec):
     record = json.loads((Path(__file__).parents[3] / "samples/pretrain/audio.json").read_text(encoding="utf-8"))
     assert spec.sha256 == hashlib.sha256(weights.read_bytes()).hexdigest() == record["sha256"]
     assert record["curve"][-1]["hits"] > 5 / record["settings"]["patches"]
-    assert (spec.source, spec.default, spec.licence) == ("package", False, "Apache-2.0")
+    assert (spec.source, spec.presets, spec.licence) == ("package", (), "Apache-2.0")
     backbone = spec.build()
     assert spec.params == sum(p.numel() for p in backbone.parameters())
     assert spec.feature_dim == backbone.feature_dim

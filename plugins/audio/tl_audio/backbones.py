@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -33,6 +34,7 @@ M = TypeVar("M", bound=nn.Module)
 class AudioBackbone(Backbone):
     """An encoder with the front end that feeds it. Every sample of a clip is seen, so nothing is ever truncated.
 
+    prefix: the first tokens of its states, which stand for no place of the sound.
     A state at an inner cut is taken as it is: frames that fill a window up were computed with the clip's own, and
     `frames` says how many count.
     """
@@ -40,10 +42,17 @@ class AudioBackbone(Backbone):
     ragged = True
 
     def __init__(
-        self, segments: Sequence[tuple[str, nn.Module]], feature_dim: int, identity: Identity, front_end: FrontEnd
+        self,
+        segments: Sequence[tuple[str, nn.Module]],
+        feature_dim: int,
+        identity: Identity,
+        front_end: FrontEnd,
+        *,
+        prefix: int = 0,
     ) -> None:
         super().__init__(segments, feature_dim, identity)
         self.front_end = front_end
+        self._prefix = prefix
 
     def prepare(self, decoded: Clip) -> Prepared:
         """Resample to the encoder's rate and cut into windows."""
@@ -57,6 +66,17 @@ class AudioBackbone(Backbone):
 
     def batch_size(self, bucket: int) -> int:
         return self.front_end.rows(bucket)
+
+    def example(self) -> State:
+        """A second of a tone."""
+        time = np.arange(self.front_end.rate, dtype=np.float32) / self.front_end.rate
+        return self.front_end.windows(np.sin(2 * np.pi * 440 * time, dtype=np.float32))[0]
+
+    def pooled(self, state: State) -> Tensor:
+        """The mean over the frames that lie within the clip, over a spectrogram's places, or over its tokens."""
+        if state["x"].ndim == 3:
+            state = {**state, "x": state["x"][:, self._prefix :]}  # [B, T, D]
+        return super().pooled(state)
 
 
 class Stage(nn.Module):

@@ -57,12 +57,7 @@ def build_bundle(spec: BackboneSpec, random_seed: int | None) -> AudioBackbone:
     model, digest = loaded(
         getattr(torchaudio.models, bundle.factory), spec, files, modern_names, random_seed, ignore=("aux.",)
     )
-    convolutions = model.feature_extractor.conv_layers
-    front_end = Waveform(
-        RATE,
-        kernels=tuple((int(layer.kernel_size), int(layer.stride)) for layer in convolutions),
-        epsilon=1e-5 if bundle.normalise else None,  # of torch's layer_norm, which torchaudio applies to the clip
-    )
+    front_end = bundle_front_end(model, bundle)
     identity = identity_of(
         front_end,
         digest,
@@ -71,7 +66,7 @@ def build_bundle(spec: BackboneSpec, random_seed: int | None) -> AudioBackbone:
         spec.revision or f"torchaudio {torchaudio.__version__}",
     )
     dim = int(model.encoder.feature_projection.projection.out_features)
-    return AudioBackbone(_segments(model, bundle), dim, identity, front_end)
+    return AudioBackbone(bundle_segments(model, bundle), dim, identity, front_end)
 
 
 def downloaded(name: str) -> Path:
@@ -116,7 +111,17 @@ class Convolutions(nn.Module):
         return frames.transpose(1, 2)  # [B, T, C] -> [B, C, T]
 
 
-def _segments(model: Any, bundle: Bundle) -> list[tuple[str, nn.Module]]:
+def bundle_front_end(model: Any, bundle: Bundle) -> Waveform:
+    """What feeds a bundle's network."""
+    return Waveform(
+        RATE,
+        kernels=tuple((int(layer.kernel_size), int(layer.stride)) for layer in model.feature_extractor.conv_layers),
+        epsilon=1e-5 if bundle.normalise else None,  # of torch's layer_norm, which torchaudio applies to the clip
+    )
+
+
+def bundle_segments(model: Any, bundle: Bundle) -> list[tuple[str, nn.Module]]:
+    """The named segments of a bundle's network."""
     transformer = model.encoder.transformer
     first = bool(transformer.layer_norm_first)  # here: the norm stands before the layers, not after them
     features = Features(

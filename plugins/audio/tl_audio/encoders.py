@@ -63,7 +63,7 @@ def build_encoder(spec: BackboneSpec, random_seed: int | None) -> AudioBackbone:
         raise UserError(f"{spec.name} has a convolutional adapter on top (add_adapter in config.json); "
                         "choose the encoder that it was made from")  # fmt: skip
     network, config, extractor = _library(FAMILIES[kind], kind, values, folder)
-    front_end = _front_end(kind, config, extractor)
+    front_end = front_end_of(kind, config, extractor)
 
     def files() -> list[Path]:
         if "file" in spec.options:
@@ -76,12 +76,13 @@ def build_encoder(spec: BackboneSpec, random_seed: int | None) -> AudioBackbone:
         return _present_names(_without_head(tensors, FAMILIES[kind].prefixes), expected, kind)
 
     model, digest = loaded(lambda: network(config), spec, files, rename, random_seed, ignore=("masked_spec_embed",))
-    segments = {"whisper": _whisper, "audio-spectrogram-transformer": _ast}.get(kind, _wav2vec2)(model, config)
+    segments = encoder_segments(kind, model, config)
     settings = {
         key: value for key, value in values.items() if not key.startswith("_") and key != "transformers_version"
     }
     identity = identity_of(front_end, digest, f"transformers {network.__name__}", settings, revision)
-    return AudioBackbone(segments, int(config.hidden_size), identity, front_end)
+    prefix = 2 if kind == "audio-spectrogram-transformer" else 0  # its class and distillation tokens
+    return AudioBackbone(segments, int(config.hidden_size), identity, front_end, prefix=prefix)
 
 
 def _library(family: Family, kind: str, values: dict[str, Any], folder: Path) -> tuple[Any, Any, Any]:
@@ -106,7 +107,8 @@ def _library(family: Family, kind: str, values: dict[str, Any], folder: Path) ->
     return network, config, extractor
 
 
-def _front_end(kind: str, config: Any, extractor: Any) -> FrontEnd:
+def front_end_of(kind: str, config: Any, extractor: Any) -> FrontEnd:
+    """What feeds an encoder of this model type; raises UserError where config and extractor don't fit."""
     rate = int(extractor.sampling_rate)
     if kind == "whisper":
         return WhisperMel(rate, extractor, config.max_source_positions)
@@ -139,6 +141,11 @@ def _present_names(tensors: dict[str, Tensor], expected: set[str], kind: str) ->
             key = re.sub(old, new, key)
         renamed[key] = tensor
     return renamed
+
+
+def encoder_segments(kind: str, model: Any, config: Any) -> Segments:
+    """The named segments of a network of this model type."""
+    return {"whisper": _whisper, "audio-spectrogram-transformer": _ast}.get(kind, _wav2vec2)(model, config)
 
 
 def _wav2vec2(model: Any, config: Any) -> Segments:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from tl_core import DecodeError, Loader, Source
+from tl_audio import fit
+from tl_core import BackboneSpec, DecodeError, Facts, FitWarning, Loader, Source
 
 MAX_SECONDS = 3600.0  # an hour of mono float32 at 48 kHz takes 0.7 GB; longer recordings are cut by the user
 RATES = (100, 1_000_000)  # Hz; outside it a header is damaged
@@ -68,6 +70,30 @@ class AudioLoader(Loader):
         level = float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
         noise = rng.standard_normal(len(samples), dtype=np.float32) * np.float32(level * distance)
         return Clip((samples + noise) * np.float32(gain), decoded.rate)
+
+    def measure(self, source: Source) -> Facts:
+        """Rate, channels, length, and what a backbone's rate or the mix to mono would lose."""
+        import soundfile
+
+        from tl_audio.containers import promises_frames
+        from tl_audio.quiet import quiet_c_stderr
+
+        path = Path(source)
+        try:
+            stated = promises_frames(path)
+            with quiet_c_stderr(), soundfile.SoundFile(path) as sound:
+                seconds = sound.frames / sound.samplerate if stated else self.decode(source).seconds
+                return fit.measure(sound, seconds)
+        except OSError as error:
+            raise DecodeError(f"unreadable: {error.strerror or error}") from error
+        except soundfile.LibsndfileError as error:
+            raise DecodeError(_reason(path, error.error_string)) from error
+
+    def misfits(self, spec: BackboneSpec, facts: Sequence[Facts]) -> list[FitWarning]:
+        """Rates below or above the backbone's, channels that cancel out, clips too long or too short for it."""
+        from tl_audio.catalogue import catalogue
+
+        return fit.misfits(spec, facts, catalogue)
 
     def render(self, source: Source) -> str:
         """A player and a drawn waveform. Raises DecodeError where the source is unusable."""

@@ -58,7 +58,7 @@ def test_other_weights_are_refused(spec: BackboneSpec, monkeypatch: pytest.Monke
 
 
 def test_is_no_default(spec: BackboneSpec) -> None:
-    assert not spec.default
+    assert not spec.presets
     assert spec.source == "package"
     assert spec.licence == "Apache-2.0"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tl_core import (
     Backbone,
@@ -28,7 +28,7 @@ from tl_core import (
 from tl_image import jpeg, timm_networks, torchvision_networks
 from tl_image.folders import folder_network
 from tl_image.loader import ImageLoader
-from tl_image.network import Network, Segments, normalised
+from tl_image.network import Layout, Network, Segments, normalised
 from tl_image.preprocessing import Preprocessing
 
 HUB_FILES = ("config.json", "preprocessor_config.json", "model.safetensors", "model-*.safetensors",
@@ -38,9 +38,17 @@ HUB_FILES = ("config.json", "preprocessor_config.json", "model.safetensors", "mo
 class ImageBackbone(Backbone):
     """An image encoder; its windows are whole images, `x` uint8 [3, H, W]. The first segment normalises them."""
 
-    def __init__(self, segments: Segments, feature_dim: int, identity: Identity, preprocessing: Preprocessing) -> None:
+    def __init__(
+        self,
+        segments: Segments,
+        feature_dim: int,
+        identity: Identity,
+        preprocessing: Preprocessing,
+        layout: Layout,
+    ) -> None:
         super().__init__(segments, feature_dim, identity)
         self.preprocessing = preprocessing
+        self.layout = layout
         self.need = preprocessing.need
 
     def prepare(self, decoded: Any) -> Prepared:
@@ -55,6 +63,20 @@ class ImageBackbone(Backbone):
         """Half batches for large inputs; a CPU is as fast with 8 images as with 32."""
         height, width = self.preprocessing.size
         return 8 if height * width <= 256 * 256 else 4
+
+    def example(self) -> State:
+        """Coloured stripes."""
+        height, width = self.preprocessing.size
+        return {"x": (torch.arange(3 * height * width) % 251).to(torch.uint8).reshape(3, height, width)}
+
+    def pooled(self, state: State) -> Tensor:
+        """The mean over the places of the image."""
+        x = state["x"]
+        if x.ndim == 4 and self.layout.channels_last:
+            return x.float().mean(dim=(1, 2))  # [B, H, W, C] -> [B, C]
+        if x.ndim == 3:
+            x = x[:, self.layout.prefix :]  # [B, T, D]
+        return super().pooled({"x": x})
 
 
 def build(spec: BackboneSpec, random_seed: int | None = None) -> ImageBackbone:
@@ -97,7 +119,8 @@ def named_network(name: str, weights: str) -> Network:
 
 def assemble(network: Network, model: nn.Module, weights: str, revision: str | None) -> ImageBackbone:
     """Cut a loaded model into segments and run an empty image through them for the embedding's width."""
-    segments = normalised(network.split(model.eval()), network.preprocessing)
+    layout = network.layout(model.eval())
+    segments = normalised(network.split(model), network.preprocessing)
     probe: State = {"x": torch.zeros(1, 3, *network.preprocessing.size, dtype=torch.uint8)}
     try:
         with torch.inference_mode():
@@ -115,7 +138,7 @@ def assemble(network: Network, model: nn.Module, weights: str, revision: str | N
         architecture=network.architecture,
         revision=revision,
     )
-    return ImageBackbone(segments, probe["x"].shape[-1], identity, network.preprocessing)
+    return ImageBackbone(segments, probe["x"].shape[-1], identity, network.preprocessing, layout)
 
 
 def _facts(preprocessing: Preprocessing) -> Mapping[str, Any]:

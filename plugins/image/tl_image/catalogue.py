@@ -1,48 +1,66 @@
-"""Well-known timm models by name and the embedded starter: facts only, no weights are read before `build()`."""
+"""timm models by name and the embedded starter: facts only, neither timm nor weights are touched before `build()`.
+
+backbones.csv has a row for each model, pretraining.csv what its words for the data mean and where they are stated.
+`plugins/image/counting.py` writes the former.
+"""
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
+from typing import Any
 
 from tl_core import Backbone, BackboneSpec, read_json
 
-_IN1K = "ImageNet-1k"
-_IN12K = "ImageNet-12k, then ImageNet-1k"
-_IN21K = "ImageNet-21k, then ImageNet-1k"
-_LVD = "LVD-142M, self-supervised"
-_CLIP = "OpenAI's 400 million image-text pairs"
+_HERE = Path(__file__).parent
 
-_MODELS = (
-    # name, parameters without classifier, embedding width, input side, pretrained on
-    ("mobilenetv3_small_100.lamb_in1k", 1_517_856, 1024, 224, _IN1K),
-    ("efficientnet_b0.ra_in1k", 4_007_548, 1280, 224, _IN1K),
-    ("mobilenetv3_large_100.ra_in1k", 4_202_032, 1280, 224, _IN1K),
-    ("vit_tiny_patch16_224.augreg_in21k_ft_in1k", 5_524_416, 192, 224, _IN21K),
-    ("resnet18.a1_in1k", 11_176_512, 512, 224, _IN1K),
-    ("tf_efficientnetv2_s.in21k_ft_in1k", 20_177_488, 1280, 300, _IN21K),
-    ("vit_small_patch16_224.augreg_in21k_ft_in1k", 21_665_664, 384, 224, _IN21K),
-    ("vit_small_patch14_dinov2.lvd142m", 22_056_192, 384, 518, _LVD),
-    ("resnet50.a1_in1k", 23_508_032, 2048, 224, _IN1K),
-    ("convnext_tiny.in12k_ft_in1k", 27_820_128, 768, 224, _IN12K),
-    ("convnext_small.in12k_ft_in1k", 49_454_688, 768, 224, _IN12K),
-    ("vit_base_patch16_224.augreg2_in21k_ft_in1k", 85_798_656, 768, 224, _IN21K),
-    ("vit_base_patch16_clip_224.openai", 85_799_424, 768, 224, _CLIP),
-    ("vit_base_patch14_dinov2.lvd142m", 86_579_712, 768, 518, _LVD),
-)
-
-
-# a light and a stronger one that a CPU still carries: what competes when the user names none
-_DEFAULTS = ("mobilenetv3_large_100.ra_in1k", "vit_small_patch16_224.augreg_in21k_ft_in1k")
+# few, and unlike one another in data and architecture, so that one of them suits; permissive licences only
+_PRESETS = {
+    "cpu/fast": (
+        "mobilenetv3_small_100.lamb_in1k",
+        "mobilenetv4_conv_small.e2400_r224_in1k",
+        "mobilenetv3_large_100.ra_in1k",
+    ),
+    "cpu/balanced": (
+        "mobilenetv3_large_100.ra_in1k",
+        "convnext_nano.in12k_ft_in1k",
+        "vit_small_patch16_224.augreg_in21k_ft_in1k",
+    ),
+    "cpu/best": (
+        "vit_base_patch32_clip_224.laion2b",
+        "convnext_tiny.in12k_ft_in1k",
+        "vit_small_patch16_224.augreg_in21k_ft_in1k",
+        "tf_efficientnetv2_s.in21k_ft_in1k",
+    ),
+    "cuda/fast": (
+        "mobilenetv3_large_100.ra_in1k",
+        "convnext_nano.in12k_ft_in1k",
+        "vit_small_patch16_224.augreg_in21k_ft_in1k",
+    ),
+    "cuda/balanced": (
+        "convnext_tiny.in12k_ft_in1k",
+        "vit_small_patch16_224.augreg_in21k_ft_in1k",
+        "vit_base_patch16_224.augreg2_in21k_ft_in1k",
+        "vit_base_patch16_clip_224.laion2b",
+    ),
+    "cuda/best": (
+        "vit_base_patch16_siglip_224.v2_webli",
+        "convnext_base.clip_laion2b_augreg_ft_in12k_in1k",
+        "vit_large_patch16_224.augreg_in21k_ft_in1k",
+        "vit_large_patch14_clip_224.laion2b",
+        "vit_base_patch14_dinov2.lvd142m",
+    ),
+}
 
 
 def catalogue() -> list[BackboneSpec]:
-    """The models, from small to large. Parameters, widths, sizes and licences are timm's own metadata."""
+    """The models, from small to large."""
     return sorted([_starter(), *_timm()], key=lambda spec: spec.params or 0)
 
 
 def _starter() -> BackboneSpec:
     """The small network inside this package; its config.json names the digest of its weights."""
-    facts = read_json(Path(__file__).parent / "starter/config.json").get("provenance") or {}
+    facts = read_json(_HERE / "starter/config.json").get("provenance") or {}
     return BackboneSpec(
         name="starter-image",
         modality="image",
@@ -51,31 +69,44 @@ def _starter() -> BackboneSpec:
         builder=_build,
         sha256=facts.get("safetensors_sha256"),
         params=2_164_920,
+        flops=219_746_304,
         feature_dim=384,
         licence=facts.get("licence"),
         pretrained_on=facts.get("pretrained_on"),
-        input="RGB 96x96",
+        **_taking(96, 96),
     )
 
 
 def _timm() -> list[BackboneSpec]:
+    words = {row["key"]: row["words"] for row in _rows("pretraining.csv")}
     return [
         BackboneSpec(
-            name=name,
+            name=row["name"],
             modality="image",
             source="hub",
-            location=f"timm/{name}",
+            location=row["hub"],
             builder=_build,
-            params=params,
-            feature_dim=feature_dim,
-            licence="apache-2.0",  # what timm states for each of them
-            pretrained_on=pretrained_on,
-            input=f"RGB {side}x{side}",
-            options={"architecture": f"timm/{name}"},
-            default=name in _DEFAULTS,
+            params=int(row["params"]),
+            flops=int(row["flops"]),
+            feature_dim=int(row["features"]),
+            licence=row["licence"] or None,
+            pretrained_on=words[row["pretraining"]],
+            presets=tuple(preset for preset, names in _PRESETS.items() if row["name"] in names),
+            options={"architecture": f"timm/{row['name']}"},
+            **_taking(int(row["height"]), int(row["width"])),
         )
-        for name, params, feature_dim, side, pretrained_on in _MODELS
+        for row in _rows("backbones.csv")
     ]
+
+
+def _taking(height: int, width: int) -> dict[str, Any]:
+    """What a network takes in, in words and as facts."""
+    return {"input": f"RGB {height}x{width}", "takes": {"height": height, "width": width, "channels": 3}}
+
+
+def _rows(table: str) -> list[dict[str, str]]:
+    with (_HERE / table).open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
 
 
 def _build(spec: BackboneSpec, random_seed: int | None) -> Backbone:

@@ -7,15 +7,15 @@ import html
 import io
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from tl_core import DecodeError, Loader, Source
-from tl_image import jpeg
+from tl_core import BackboneSpec, DecodeError, Facts, FitWarning, Loader, Source
+from tl_image import fit, jpeg
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -111,6 +111,23 @@ class ImageLoader(Loader):
         pixels = (pixels - grey.mean()) * contrast + grey.mean()
         return np.ascontiguousarray(np.rint(pixels).clip(0, 255).astype(np.uint8))
 
+    def measure(self, source: Source) -> Facts:
+        """Size, shape and channels of the file."""
+        from PIL import Image
+
+        path = Path(source)
+        with _opened(path) as stream:
+            head = stream.read(64)
+            kind = _kind(head)
+            with _explained(kind, path), _quiet_pillow(), Image.open(stream, formats=FORMATS[kind]) as image:
+                return fit.measure(image, head, _orientation(image) in _SIDEWAYS)
+
+    def misfits(self, spec: BackboneSpec, facts: Sequence[Facts]) -> list[FitWarning]:
+        """Images far smaller or larger than the input, long ones, and files that hold more or less than 8-bit RGB."""
+        from tl_image.catalogue import catalogue
+
+        return fit.misfits(spec, facts, catalogue)
+
     def render(self, source: Source) -> str:
         """An `<img>` with a JPEG thumbnail of at most 256 pixels as a data URI."""
         from PIL import Image
@@ -126,23 +143,38 @@ class ImageLoader(Loader):
 
 
 def _decoded(path: Path, need: tuple[int, int] | None) -> np.ndarray:
-    try:
-        with path.open("rb") as stream:
-            return _read(stream, _kind(stream.read(64)), path, need)
-    except OSError as error:
-        raise DecodeError(f"can't be opened: {error.strerror or error}") from error
+    with _opened(path) as stream:
+        return _read(stream, _kind(stream.read(64)), path, need)
 
 
 def _read(stream: BinaryIO, kind: str, path: Path, need: tuple[int, int] | None) -> np.ndarray:
     from PIL import Image
 
+    with _explained(kind, path), _quiet_pillow(), Image.open(stream, formats=FORMATS[kind]) as image:
+        _refuse_size(*image.size)
+        if need is not None and kind == "JPEG":
+            jpeg.shrink(image, need[::-1] if _orientation(image) in _SIDEWAYS else need)
+        image.load()
+        return _rgb(_upright(image))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """The file, its troubles as DecodeError."""
     try:
-        with _quiet_pillow(), Image.open(stream, formats=FORMATS[kind]) as image:
-            _refuse_size(*image.size)
-            if need is not None and kind == "JPEG":
-                jpeg.shrink(image, need[::-1] if _orientation(image) in _SIDEWAYS else need)
-            image.load()
-            return _rgb(_upright(image))
+        with path.open("rb") as stream:
+            yield stream
+    except OSError as error:
+        raise DecodeError(f"can't be opened: {error.strerror or error}") from error
+
+
+@contextmanager
+def _explained(kind: str, path: Path) -> Iterator[None]:
+    """Whatever Pillow raises at a damaged file as DecodeError with the reason."""
+    from PIL import Image
+
+    try:
+        yield
     except (DecodeError, MemoryError):
         raise
     except Image.DecompressionBombError as error:

@@ -31,12 +31,29 @@ Segments = list[tuple[str, Stage]]
 
 
 @dataclass(frozen=True)
+class Layout:
+    """How the states between a network's segments lie: [B, C, H, W] or tokens [B, T, D].
+
+    channels_last: [B, H, W, C] instead; prefix: the first tokens, which stand for no place of the image.
+    """
+
+    channels_last: bool = False
+    prefix: int = 0
+
+
+def plain(model: nn.Module) -> Layout:
+    """The layout of most networks."""
+    return Layout()
+
+
+@dataclass(frozen=True)
 class Network:
     """An image encoder before its weights are read.
 
     architecture: library and name, with the arguments that differ from its defaults; create: the encoder with its
     library's initialisation and without classifier; adapt: a weights file's tensors under the encoder's names, the
-    classifier's left out; split: the encoder as segments that end in the pooled features [B, D].
+    classifier's left out; split: the encoder as segments that end in the pooled features [B, D]; layout: of the states
+    between them, asked of the whole encoder.
     """
 
     architecture: str
@@ -44,6 +61,7 @@ class Network:
     adapt: Callable[[nn.Module, Tensors], Tensors]
     split: Callable[[nn.Module], Segments]
     preprocessing: Preprocessing
+    layout: Callable[[nn.Module], Layout] = plain
 
 
 class Normalise(nn.Module):

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tl_core import UserError
-from tl_image.network import Network, Segments, Stage, Tensors, describe, fits, without_heads
+from tl_image.network import Layout, Network, Segments, Stage, Tensors, describe, fits, without_heads
 from tl_image.preprocessing import from_data_config
 
 
@@ -70,6 +70,7 @@ def _network(architecture: str, arguments: Mapping[str, Any], cfg: Mapping[str, 
         adapt=_adapt,
         split=_split,
         preprocessing=from_data_config(cfg, where, size if isinstance(size, int) else None),
+        layout=_layout,
     )
 
 
@@ -102,6 +103,17 @@ def _adapt(network: nn.Module, tensors: Tensors) -> Tensors:
     except Exception:  # made for another network's tensors: the plain comparison says it better
         return own
     return without_heads(network, converted, heads)
+
+
+def _layout(model: Any) -> Layout:
+    """Only of the families that are split."""
+    from timm.models.swin_transformer import SwinTransformer
+    from timm.models.swin_transformer_v2 import SwinTransformerV2
+    from timm.models.vision_transformer import VisionTransformer
+
+    if type(model) in (SwinTransformer, SwinTransformerV2):
+        return Layout(channels_last=True)
+    return Layout(prefix=model.num_prefix_tokens) if type(model) is VisionTransformer else Layout()
 
 
 def _split(model: nn.Module) -> Segments:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tl_core import UserError
-from tl_image.network import Network, Segments, Stage, Tensors, describe, fits
+from tl_image.network import Layout, Network, Segments, Stage, Tensors, describe, fits
 from tl_image.preprocessing import Preprocessing, from_data_config, from_image_processor
 
 _DENSE_POOLERS = ("vit", "deit")
@@ -50,6 +50,7 @@ def by_config(config: Mapping[str, Any], folder: Path) -> Network:
         adapt=_adapt,
         split=partial(_split, segmenter=segmenter),
         preprocessing=preprocessing,
+        layout=_layout,
     )
 
 
@@ -111,6 +112,11 @@ def _renamed(network: Any, tensors: Tensors) -> Tensors:
         return tensors
     renamed = {k: v.float() for k, v in loaded.state_dict().items() if k not in found["missing_keys"]}
     return renamed | {k: torch.empty(0) for k in found["unexpected_keys"]}
+
+
+def _layout(model: Any) -> Layout:
+    """Only of the families that are split."""
+    return Layout(prefix=1) if model.config.model_type in ("vit", "dinov2") else Layout()
 
 
 def _split(model: Any, segmenter: bool) -> Segments:

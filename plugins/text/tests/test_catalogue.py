@@ -5,15 +5,24 @@ from __future__ import annotations
 import csv
 import dataclasses
 import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import tl_text
 import torch
 
-from tl_core import Backbone, BackboneSpec, UserError
+from tl_core import PRESETS, Backbone, BackboneSpec, UserError
+from tl_core.licences import licence_kind
 
 CATALOGUE = {spec.name: spec for spec in tl_text.tl_backbones()}
+HERE = Path(tl_text.__file__).parent
+ARCHITECTURES = json.loads((HERE / "architectures.json").read_text(encoding="utf-8"))
+with (HERE / "backbones.csv").open(encoding="utf-8", newline="") as table:
+    ROWS = list(csv.DictReader(table))
 TEXTS = ["Where is my order?", "Dónde está mi pedido? 😀", "word " * 300]
 
 
@@ -40,6 +49,92 @@ def test_facts_agree_with_what_is_built() -> None:
         assert backbone.identity.weights == spec.sha256
         assert backbone.identity.revision == "0.1.0"
         assert [backbone.prepare(text).truncated for text in TEXTS] == [False, False, True]
+        assert len(backbone.prepare(TEXTS[-1]).windows[0]["x"]) == spec.takes["tokens"]
+
+
+def test_every_fact_has_a_source_and_what_is_unknown_is_none() -> None:
+    assert len(CATALOGUE) == len(tl_text.tl_backbones()) == len(ROWS) >= 25
+    assert all(row["source"] for row in ROWS)
+    assert all(facts["source"] for facts in ARCHITECTURES.values())
+    assert {row["architecture"] for row in ROWS} == set(ARCHITECTURES)
+    for spec in CATALOGUE.values():
+        assert spec.revision is None, spec.name  # pinned at download, never invented
+        assert all((spec.params, spec.flops, spec.feature_dim, spec.takes["languages"])), spec.name
+        assert "" not in (spec.licence, spec.pretrained_on, spec.input), spec.name
+        assert spec.input == (f"{spec.takes['tokens']} tokens" if "tokens" in spec.takes else None)
+        assert set(spec.takes["languages"]) <= {"en", "fr", "code", "many"}, spec.name
+    assert CATALOGUE["allenai/scibert_scivocab_uncased"].licence is None
+    assert CATALOGUE["intfloat/e5-base-v2"].options == {"prompt": "query: "}
+
+
+def test_presets_are_small_permissive_and_work_without_network() -> None:
+    found = {preset: [s for s in CATALOGUE.values() if preset in s.presets] for preset in PRESETS}
+    for preset, specs in found.items():
+        assert 2 <= len(specs) <= 5, preset
+        assert {licence_kind(spec.licence) for spec in specs} == {"permissive"}, preset
+        assert any(spec.source == "package" for spec in specs), preset
+        assert ("many" in {word for s in specs for word in s.takes["languages"]}) == preset.endswith("best"), preset
+    assert [spec.source for spec in found["cpu/balanced"]] == ["package", "package"]
+    for device in ("cpu", "cuda"):
+        cost = [max(s.flops or 0 for s in found[f"{device}/{name}"]) for name in ("fast", "balanced", "best")]
+        assert cost == sorted(cost)
+
+
+def test_listing_imports_no_library_of_models() -> None:
+    code = "import sys, tl_text; tl_text.tl_backbones(); print({'transformers', 'huggingface_hub'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [n if n in ("minilm-3x384", "electra-12x256") else pytest.param(n, marks=pytest.mark.slow) for n in ARCHITECTURES],
+)
+def test_numbers_are_those_of_the_configuration(name: str) -> None:
+    path = Path(__file__).parents[1] / "counting.py"
+    spec = importlib.util.spec_from_file_location("count_text", path)
+    assert spec is not None
+    assert spec.loader is not None
+    counting = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(counting)
+    facts = ARCHITECTURES[name]
+    assert counting.counted(facts["config"]) == {key: facts[key] for key in ("params", "flops", "feature_dim")}
+
+
+def test_known_counts() -> None:
+    # exact counts that mteb publishes, their poolers (a square layer with bias) taken off
+    published = {"mpnet-12x768": 109_486_464 - 590_592,
+                 "xlm-roberta-24x1024": 559_890_432 - 1_049_600, "xlm-roberta-24x1024-8k": 567_754_752 - 1_049_600,
+                 "bert-12x384": 33_360_000 - 147_840, "modernbert-22x768": 149_014_272}  # fmt: skip
+    assert {name: ARCHITECTURES[name]["params"] for name in published} == published
+
+
+@pytest.mark.parametrize("model_type", sorted({facts["config"]["model_type"] for facts in ARCHITECTURES.values()}))
+def test_every_family_is_built_by_the_plugin(model_type: str, make_folder: Callable[..., Path]) -> None:
+    config = next(f["config"] for f in ARCHITECTURES.values() if f["config"]["model_type"] == model_type)
+    sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "dim",
+             "max_position_embeddings", "embedding_size", "n_layers", "n_heads", "hidden_dim",
+             "pad_token_id")  # fmt: skip
+    flags = {key: value for key, value in config.items() if key not in (*sizes, "model_type", "dense")}
+    spec: BackboneSpec = tl_text.tl_resolve_backbone(name=str(make_folder(model_type, **flags)), modality="text")[0]
+    assert spec.takes["tokens"] <= 48
+    assert embed(spec.build(), TEXTS[:1]).shape == (1, 16)
+
+
+def test_a_folder_tells_what_it_takes(make_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_folder("bert", provenance={"licence": "MIT", "pretrained_on": "nothing"})
+    stated = {"takes": {"tokens": 48}, "input": "48 tokens", "licence": "MIT", "pretrained_on": "nothing"}
+    for name in (str(folder), str(folder / "model.safetensors")):
+        spec: BackboneSpec = tl_text.tl_resolve_backbone(name=name, modality="text")[0]
+        assert {key: getattr(spec, key) for key in stated} == stated
+    unknown: BackboneSpec = tl_text.tl_resolve_backbone(name="someone/some-model", modality="text")[0]
+    assert (unknown.takes, unknown.input, unknown.licence) == ({}, None, None)
+    monkeypatch.setattr("tl_text.catalogue.folder_here", lambda spec: folder)
+    cached: BackboneSpec = tl_text.tl_resolve_backbone(name="someone/some-model", modality="text")[0]
+    assert {key: getattr(cached, key) for key in stated} == stated
+    (folder / "modules.json").write_text('[{"type": "sentence_transformers.models.CLIPModel", "path": ""}]')
+    damaged: BackboneSpec = tl_text.tl_resolve_backbone(name="someone/some-model", modality="text")[0]
+    assert damaged.takes == {}  # build() tells what is wrong
 
 
 def test_offline_default_equals_sentence_transformers() -> None:
@@ -63,8 +158,7 @@ def test_missing_package_is_named() -> None:
         spec.build()
 
 
-def test_defaults_need_no_network() -> None:
-    assert [spec.source for spec in CATALOGUE.values() if spec.default] == ["package", "package"]
+def test_hub_names_are_hub_ids() -> None:
     assert all(spec.name == spec.location for spec in CATALOGUE.values() if spec.source == "hub")
 
 

@@ -58,11 +58,13 @@ class TextBackbone(Backbone):
         max_length: int,
         prompt: str,
         pad: int,
+        skip: int = 0,
     ) -> None:
         super().__init__(segments, feature_dim, identity)
         self._tokenizer = tokenizer
         self._max_length = max_length
         self._prompt = prompt
+        self._skip = skip
         self._pad = {"x": pad, "types": 0}
         self._typed = any(tokenizer.encode("a").type_ids)  # one text's types are the tokenizer's, not the text's
 
@@ -112,6 +114,17 @@ class TextBackbone(Backbone):
         width = max(self.bucket(row) for row in rows)
         return {"x": _padded([row["x"] for row in rows], width, 0), "mask": _mask(rows, width)}
 
+    def example(self) -> State:
+        """A short sentence."""
+        return self.prepare("What is the way to the station, please?").windows[0]
+
+    def pooled(self, state: State) -> Tensor:
+        """The mean over the text's tokens, without a prompt that the network's own pooling leaves out."""
+        if state["x"].ndim != 3:
+            return super().pooled(state)
+        place = torch.arange(state["x"].shape[1], device=state["x"].device)
+        return super().pooled({"x": state["x"], "mask": state["mask"] * (place >= self._skip)})
+
 
 def _padded(rows: Sequence[Tensor], width: int, value: int) -> Tensor:
     """Tensors [T_i, ...] as one [B, width, ...]."""
@@ -138,7 +151,7 @@ def build(spec: BackboneSpec, random_seed: int | None) -> Backbone:
     tokenizer, tokens_digest = load_tokenizer(recipe.folder, recipe.max_length, recipe.lowercase)
 
     def network() -> nn.ModuleDict:
-        encoder = _empty_encoder(recipe, spec)
+        encoder = empty_encoder(recipe, spec)
         dense = nn.ModuleList(_empty_dense(path) for path in recipe.dense)
         return nn.ModuleDict({"encoder": encoder, "dense": dense})
 
@@ -168,6 +181,7 @@ def build(spec: BackboneSpec, random_seed: int | None) -> Backbone:
         max_length=recipe.max_length,
         prompt=recipe.prompt,
         pad=int(encoder.config.pad_token_id or 0),
+        skip=pool.skip,
     )
 
 
@@ -198,7 +212,7 @@ def _package_folder(spec: BackboneSpec) -> tuple[Path, None, str]:
     return folder, None, importlib.metadata.version(dist)
 
 
-def _empty_encoder(recipe: Recipe, spec: BackboneSpec) -> Any:
+def empty_encoder(recipe: Recipe, spec: BackboneSpec) -> Any:
     """The network that config.json describes, initialised as transformers does; remote code is never run."""
     import transformers
     from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES

@@ -5,9 +5,11 @@ from __future__ import annotations
 import codecs
 import html
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
-from tl_core import DecodeError, Loader, Source
+from tl_core import BackboneSpec, DecodeError, Facts, FitWarning, Loader, Source
+from tl_text import fit
 
 SHOWN = 500  # characters that a report shows of one text
 _INVISIBLE = ("Cc", "Cf")  # control and format; unassigned may be an emoji newer than this Python
@@ -32,6 +34,16 @@ class TextLoader(Loader):
         if fault:
             raise DecodeError(fault)
         return text
+
+    def measure(self, source: Source) -> Facts:
+        """Length, script and language."""
+        return fit.measure(self.decode(source))
+
+    def misfits(self, spec: BackboneSpec, facts: Sequence[Facts]) -> list[FitWarning]:
+        """Texts that are longer than what the backbone reads, or in a language that it has not learnt."""
+        from tl_text.catalogue import catalogue
+
+        return fit.misfits(spec, facts, catalogue)
 
     def render(self, source: Source) -> str:
         """A paragraph with the text's first 500 characters."""

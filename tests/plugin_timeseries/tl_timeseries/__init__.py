@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tl_core import BackboneSpec, HeadSpec, Loader, hookimpl, linear_heads
+from tl_core import PRESETS, BackboneSpec, HeadSpec, Loader, hookimpl, linear_heads
 
 
 @hookimpl
@@ -25,7 +25,7 @@ def tl_backbones() -> list[BackboneSpec]:
             builder=build,
             licence="Apache-2.0",
             pretrained_on="nothing: filters by formula",
-            default=True,
+            presets=PRESETS,
         )
     ]
 

@@ -52,6 +52,12 @@ class FilterBank(Backbone):
     def collate(self, windows: Sequence[State]) -> State:
         return {"x": torch.stack([w["x"] for w in windows])}
 
+    def example(self) -> State:
+        return {"x": torch.sin(torch.linspace(0, 20, WIDTH))}
+
+    def pooled(self, state: State) -> Tensor:
+        return state["x"].float().square().mean(dim=-1)  # the energy of each filter: [B, 12, T] -> [B, 12]
+
 
 def build(spec: BackboneSpec, random_seed: int | None) -> Backbone:
     weight = gaussian_derivatives()
