@@ -169,6 +169,19 @@ class Tapped(nn.Module):
         return {**after, TAPS: vector if taps is None else torch.cat([taps, vector], dim=-1)}
 
 
+class Passed(nn.Module):
+    """A segment that nothing is tapped of; what was tapped before it goes past it."""
+
+    def __init__(self, segment: nn.Module) -> None:
+        super().__init__()
+        self.segment = segment
+
+    def forward(self, state: State) -> State:
+        taps, rest = _parted(state)
+        after: State = self.segment(rest)
+        return after if taps is None else {**after, TAPS: taps}
+
+
 class Mean(nn.Module):
     """The last segment of a view: the mean over `count` vectors of one width."""
 
@@ -235,13 +248,13 @@ def _build_all(spec: BackboneSpec, random_seed: int | None) -> Backbone:
     base = _whole(spec, random_seed)
     survey = _survey(base)
     names = [tap.name for tap in survey.taps]
-    *segments, (name, last) = _tapped(base, names)
-    segments.append((name, Gather(last, survey.mean)))
+    *segments, (name, _) = _tapped(base, names)
+    segments.append((name, Gather(base.segments[name], survey.mean)))
     return AllViews(base, segments, _table(base, survey), _identity(base, f"{ALL}{','.join(names)}"))
 
 
 def _tapped(base: Backbone, names: Collection[str]) -> list[tuple[str, nn.Module]]:
-    return [(name, Tapped(part, base) if name in names else part) for name, part in base.segments.items()]
+    return [(name, Tapped(part, base) if name in names else Passed(part)) for name, part in base.segments.items()]
 
 
 def _survey(backbone: Backbone) -> _Survey:
@@ -259,6 +272,8 @@ def _survey(backbone: Backbone) -> _Survey:
                 try:
                     vector = backbone.pooled(state)[0]
                 except ValueError:  # no such state
+                    continue
+                if vector.ndim != 1:  # what the plugin takes for positions were features: pooled already
                     continue
                 taps.append(_Tap(name, index, len(vector)))
                 seen.append(vector)

@@ -22,8 +22,8 @@ from typing import Any
 import torch
 
 from benchmarks.features.setting import machine
-from benchmarks.selection.results import RESULTS, load_truth, write
-from benchmarks.selection.setting import CASES, ROOT, Case, manifest_of, spec_of, training_rows
+from benchmarks.selection.results import load_truth, write
+from benchmarks.selection.setting import CASES, RESULTS, ROOT, Case, manifest_of, spec_of, training_rows
 from tl_core import hookimpl
 from tl_core.config import RunConfig, validate
 from tl_core.extraction import END, extract, features
@@ -34,6 +34,7 @@ from tl_core.selection.scores import scores_of
 from tl_core.steps.select import select
 from tl_core.store import FeatureStore, Space
 from tl_core.types import Backbone, BackboneSpec
+from tl_core.views import all_views, slices
 from tl_core.weights import read_json
 from tl_core.workspace import Workspace
 
@@ -73,7 +74,11 @@ def rankings(data: Path, case: Case, seeds: list[int]) -> dict[str, Any]:
             workspace.step("version").mkdir(parents=True)
             manifest.save(workspace.manifest)
             config = validate(
-                {"seed": seed, "select": {"backbones": [s.name for s in specs], "sample": case.rows, "cuts": False}}
+                {
+                    "seed": seed,
+                    "select": {"backbones": [s.name for s in specs], "sample": case.rows},
+                    "tune": {"strategy": "finetune"},  # what the truth is about: candidates are judged by all layers
+                }
             )
             cpu, started = time.process_time(), time.perf_counter()
             select(config, registry, workspace)
@@ -92,16 +97,23 @@ def rankings(data: Path, case: Case, seeds: list[int]) -> dict[str, Any]:
 def without_race(
     spec: BackboneSpec, manifest: Manifest, case: Case, registry: Registry, config: RunConfig, workspace: Workspace
 ) -> dict[str, float]:
-    """Every score of a candidate on all the rows that the truth trained on, whether or not the race went so far."""
+    """A candidate's scores on all the rows that the truth trained on, whether or not the race went so far.
+
+    The probe on the embedding and on all layers; the other scores on the embedding, as published.
+    """
     rows, loader, store = training_rows(manifest, case), registry.loader(case.modality), FeatureStore(workspace.store)
-    backbone, targets = spec.build(), manifest.targets
+    backbone, targets = all_views(spec).build(), manifest.targets
     got = extract(manifest, rows, loader, backbone, store)
     space = Space(backbone.fingerprint, END, got.precision)
     x = torch.from_numpy(features(manifest, rows, loader, lambda: backbone, space, store))
     y = torch.from_numpy(manifest.target_array(rows))
-    outcomes = cross_validated_outcomes(x, y, targets.task, targets.outputs, config.select.folds, config.seed)
-    scores = scores_of(x, y, targets.task, confidence=0.9, seed=config.seed)
-    return {"probe": float(outcomes.metric()), **{name: score.value for name, score in scores.items()}}
+    embedding = x[:, slices({"views": backbone.table})[END]].contiguous()
+    found = {}
+    for name, given in (("probe", embedding), ("all_layers", x)):
+        outcomes = cross_validated_outcomes(given, y, targets.task, targets.outputs, config.select.folds, config.seed)
+        found[name] = float(outcomes.metric())
+    scores = scores_of(embedding, y, targets.task, confidence=0.9, seed=config.seed)
+    return found | {name: score.value for name, score in scores.items()}
 
 
 def competitor(registry: Registry, data: Path, case: Case, name: str, twin: int | None) -> BackboneSpec:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from scipy.stats import weightedtau
 
-from benchmarks.selection.setting import CASES, ROOT, Case
+from benchmarks.selection.setting import CASES, RESULTS, Case
 
-RESULTS = ROOT / "benchmarks" / "results"
 DRAWS = 2000
 RULES: dict[str, str] = {
     "tl": "`tl select`, first in the ranking",
     "chosen": "`tl select`, chosen (the cheapest of the tied)",
+    "all_layers": "a probe on all layers, on all rows",
+    "probe": "a probe on the embedding, on all rows",
     "logme": "LogME",
     "h_score": "H-score",
     "consensus": "consensus of LogME and H-score",
@@ -72,7 +72,7 @@ def orders(truth: Truth, found: Mapping[str, Any]) -> dict[str, list[np.ndarray]
     for ranking in found["rankings"]:
         ranks = {c["name"]: c["rank"] or len(titles) for c in ranking["candidates"]}
         by_rule["tl"].append(-np.array([ranks[t] for t in titles], float))
-    for rule in ("probe", "logme", "h_score", "knn", "nleep", "gbc"):
+    for rule in ("all_layers", "probe", "logme", "h_score", "knn", "nleep", "gbc"):
         if all(rule in full[t] for t in titles):
             by_rule[rule] = [np.array([full[t][rule] for t in titles])]
     by_rule["consensus"] = [standardised(by_rule["logme"][0]) + standardised(by_rule["h_score"][0])]
@@ -209,7 +209,8 @@ def sets_table(cases: Mapping[str, Any], truths: Mapping[str, Truth], kept: Mapp
         tl, truth = case["rules"]["tl"], truths[name]
         lines.append(
             f"| {name} | {len(truth.names)} | {tl['tau']:.3f} | {tl['regret1']:.2f} | {tl['regret3']:.2f} "
-            f"| {case['rules']['chosen']['regret1']:.2f} | {kept['cases'][name]['cpu_seconds']:.0f} / {truth.cpu_seconds:.0f} "
+            f"| {case['rules']['chosen']['regret1']:.2f} "
+            f"| {kept['cases'][name]['cpu_seconds']:.0f} / {truth.cpu_seconds:.0f} "
             f"| {100 * case['cost']:.1f}% | {case['decoys']} of {case['rankings']} |"
         )
     return "\n".join(lines)

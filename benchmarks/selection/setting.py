@@ -15,12 +15,13 @@ from tl_core.registry import Registry
 from tl_core.selection import stratified_sample
 from tl_core.types import BackboneSpec
 
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
 TWIN_SEED = 7  # the weights that a random twin draws
 
 IMAGES = (
     "mobilenet_v1_025_224_imagenet",
     "mobilenet_v1_050_160_imagenet",
-    "mobilenet_v1_075_coco",
     "mobilenetv1_100_imagenet",
     "mobilenetv2_100_imagenet",
     "mobilenetv2_100_inat_birds",
@@ -28,7 +29,7 @@ IMAGES = (
     "squeezenet1_0_imagenet",
     "starter-image",
 )
-IMAGE_TWINS = ("mobilenet_v1_025_224_imagenet", "mobilenet_v1_050_160_imagenet", "mobilenetv2_100_imagenet")
+IMAGE_TWINS = ("mobilenet_v1_025_224_imagenet", "mobilenet_v1_050_160_imagenet")
 # two checkpoints of one family, whole and cut short: depth is what a text user chooses first
 TEXTS = (
     "all-minilm-l6-v2",

@@ -6,8 +6,8 @@ The recipe, the same for all, goes from the probe to the whole network (LP-FT: K
 arXiv:2202.10054): the head starts as a ridge-penalised linear probe on the frozen features, then all layers train by
 AdamW (backbone 1e-4, head 3e-4, weight decay 0.01 on matrices), batches of 16, 5 epochs, linear warm-up over a tenth of
 the steps and a cosine to zero, gradients clipped to norm 1, batch-norm statistics kept, bfloat16 autocast; images are
-shifted by up to a tenth, and mirrored where that keeps the label. The last epoch counts: nothing is chosen by test rows. Each run is kept
-in benchmarks/results/selection_truth.json as soon as it is done, and a run that is kept is not repeated.
+shifted by up to a tenth, and mirrored where that keeps the label. The last epoch counts: no test row chooses anything.
+Each run is kept in benchmarks/results/selection_truth.json as soon as it is done; one that is kept is not repeated.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from benchmarks.selection.setting import CASES, Case, labels, manifest_of, spec_of, training_rows
+from benchmarks.selection.setting import CASES, RESULTS, ROOT, Case, labels, manifest_of, spec_of, training_rows
 from tl_core.extraction import collate_samples, pool_windows
 from tl_core.heads import MulticlassHead
 from tl_core.linear_path import TIGHT, LinearProblem, moments, rotate
@@ -35,8 +35,6 @@ from tl_core.training.batches import Samples, even_batches
 from tl_core.training.finetune import warm_cosine
 from tl_core.types import Backbone, Prepared, State
 
-ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "benchmarks" / "results" / "selection_truth.json"
 EPOCHS, BATCH, LR, HEAD_LR, DECAY, WARMUP, MAX_NORM = 5, 16, 1e-4, 3e-4, 0.01, 0.1, 1.0
 STRENGTH = 30.0  # of the probe that the head starts from
 
@@ -47,7 +45,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(default))
     parser.add_argument("--only", nargs="*", choices=list(CASES), default=list(CASES))
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--results", type=Path, default=RESULTS / "selection_truth.json")
     arguments = parser.parse_args()
     registry = load_registry()
     kept: dict[str, Any] = json.loads(arguments.results.read_text()) if arguments.results.is_file() else {}

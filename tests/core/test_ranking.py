@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tl_core.selection.ranking import Candidate, why_chosen
-from tl_core.selection.standing import Prefer, Standing
+from tl_core.selection.standing import Prefer, Standing, contenders
 from tl_core.types import BackboneSpec
 
 
@@ -67,4 +67,6 @@ def test_a_view_names_what_it_was_cut_from() -> None:
     ],
 )
 def test_why_it_was_chosen(prefer: Prefer, others: list[Standing], entered: int, why: str) -> None:
-    assert why_chosen([standing("a"), *others], prefer=prefer, tolerance=0.01, entered=entered) == why
+    found = [standing("a"), *others]
+    ties = len(contenders(found, tolerance=0.01))
+    assert why_chosen(contenders=ties, measured=len(found), entered=entered, prefer=prefer) == why

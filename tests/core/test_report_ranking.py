@@ -225,6 +225,19 @@ def test_the_picture_speaks_to_those_who_cannot_see_it() -> None:
     )
 
 
+def test_numbers_are_explained_at_the_widths_that_have_any() -> None:
+    pair = [rankings.candidate("small", 1, 0.95, flops=10**8), rankings.candidate("large", 2, 0.8, flops=10**10)]
+    few = ranking_section(read(rankings.ranking(chosen="small", candidates=pair)))
+    crowd = ranking_section(many(40))
+    assert few.picture is not None
+    assert crowd.picture is not None
+    assert few.picture.numbered == ["on-narrow"]
+    assert crowd.picture.numbered == ["on-wide", "on-middle", "on-narrow"]
+    for shown, times in ((few, 1), (crowd, 3)):
+        page = render("ranking.html", {"backbones": shown})
+        assert page.count("Numbers are ranks in the table.") == times
+
+
 def test_many_candidates_unfold() -> None:
     page = render("ranking.html", {"backbones": ranking_section(many(40))})
     assert "<summary>The other 25</summary>" in page

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tl_core.selection.outcomes import Outcomes
-from tl_core.selection.standing import Standing, choose, decided, hopeless, standings
+from tl_core.selection.standing import Standing, choose, contenders, decided, hopeless, standings
 
 
 def rows(right: int, n: int, groups: np.ndarray | None = None, seed: int | None = None) -> Outcomes:
@@ -178,6 +178,16 @@ def test_the_cheapest_of_those_tied_is_taken() -> None:
     assert pick(found, "cost", {"large": 100, "small": None}, params) == "large"
     assert pick(found, "cost", {}, params) == "large"  # nothing known of the cost: the smaller
     assert pick(found, "cost", {}, {}) == "large"  # nor of the size: the better
+
+
+def test_who_left_the_race_is_not_taken() -> None:
+    """Ahead by what the others have lost since it left, or tied with them: neither was measured."""
+    found = list(stand(early=rows(82, 100, seed=0), on=rows(81, 100, seed=1), third=rows(80, 100, seed=2)).values())
+    assert [one.name for one in contenders(found, tolerance=0.02)] == ["early", "on", "third"]
+    assert [one.name for one in contenders(found, tolerance=0.015, out={"early"})] == ["on", "third"]
+    costs: dict[str, int | None] = {"early": 1, "on": 2, "third": 3}
+    taken = choose(found, prefer="cost", tolerance=0.02, flops=costs, params=costs, out={"early"})
+    assert taken == "on"
 
 
 def test_a_standing_is_plain_json() -> None:

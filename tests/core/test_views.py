@@ -307,7 +307,7 @@ def test_the_views_of_finalists(waves_manifest: tuple[Manifest, Path], timeserie
     assert found.computed == {"deep": len(rows), NAME: len(rows)}
     for candidate in found.candidates:
         built = candidate.spec.build()
-        assert candidate.facts == {
+        assert candidate.own_facts == {
             "fingerprint": built.fingerprint,
             "feature_dim": built.feature_dim,
             "parameters": sum(p.numel() for p in built.parameters()),

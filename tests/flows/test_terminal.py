@@ -45,3 +45,24 @@ def test_a_line_stands_above_a_bar(capsys: pytest.CaptureFixture[str], monkeypat
         logging.getLogger(ENGINE).info("extract minilm: torch")
     written = capsys.readouterr().err
     assert "\rextract   minilm: torch\n\rextract" in written
+
+
+def test_a_long_line_is_folded_between_words_for_a_terminal_only(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    monkeypatch.delenv(OWNER, raising=False)
+    monkeypatch.setenv("COLUMNS", "60")
+    log_to_terminal()
+    said = "warning squeezenet: the licence is none that tl knows; read the terms where the weights come from"
+    logging.getLogger("tl_core.steps.select").warning(said)
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    logging.getLogger("tl_core.steps.select").warning(said)
+    folded = capsys.readouterr().err.splitlines()
+    assert len(folded) == 2
+    assert max(map(len, folded)) < 60
+    assert folded[0].startswith("warning   squeezenet: ")
+    assert folded[1].startswith(" " * 10)
+    assert [*" ".join(folded).split()] == said.split()

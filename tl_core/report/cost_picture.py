@@ -58,6 +58,12 @@ class CostPicture:
     unplaced: list[str]
     height: int = HEIGHT
 
+    @property
+    def numbered(self) -> list[str]:
+        """The classes of page widths in which some labels are ranks."""
+        ranks = {kind for p in self.points for kind, label in p.labels if label.text == str(p.candidate.rank)}
+        return [kind for kind in WIDTHS if kind in ranks]
+
 
 def cost_picture(ranking: Ranking) -> CostPicture | None:
     """Metric over FLOPs of those that were measured; None where fewer than two have both."""

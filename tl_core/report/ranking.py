@@ -107,7 +107,8 @@ class LookedAt:
 class Ranking:
     """ranking.json. candidates: by predicted rank, dropped ones last; why: why the chosen one was taken.
 
-    warnings: those that hold whichever backbone is taken.
+    warnings: those that hold whichever backbone is taken; judged_on: which features the probe saw, all layers' where
+    the model will be fine-tuned.
     """
 
     chosen: str
@@ -122,6 +123,7 @@ class Ranking:
     stopped: str
     candidates: tuple[RankedBackbone, ...]
     rounds: tuple[Round, ...] = ()
+    judged_on: Literal["embedding", "all layers"] = "embedding"
     views: tuple[LookedAt, ...] = ()
     warnings: tuple[Warned, ...] = ()
 
@@ -194,10 +196,10 @@ class Ranking:
 
     @property
     def rivals(self) -> list[RankedBackbone]:
-        """Those that the chosen one was taken from, without it: tied with the leader, and no further behind than
-        the tolerance."""
-        within = [c for c in self.measured if c is self.leader or (c.tied and (c.gap or 0.0) <= self.tolerance)]
-        return [c for c in within if c.name != self.chosen]
+        """Those that the chosen one was taken from, without it; by the rule of tl_core.selection's contenders()."""
+        first, *others = [c for c in self.measured if c.status == "ranked"]
+        within = [c for c in others if c.tied and (c.gap or 0.0) - (first.gap or 0.0) <= self.tolerance]
+        return [c for c in (first, *within) if c.name != self.chosen]
 
     def because(self) -> str:
         """Why the chosen one was taken, with the names of those that it was taken from."""

@@ -7,7 +7,7 @@ from tl_core.selection.ranking import Candidate, why_chosen
 from tl_core.selection.sample import nested_sample, stratified_sample
 from tl_core.selection.scores import consensus, logme, scores_of
 from tl_core.selection.speed import speed_of
-from tl_core.selection.standing import Standing, choose, standings
+from tl_core.selection.standing import Standing, choose, contenders, standings
 
 __all__ = [
     "Budget",
@@ -19,6 +19,7 @@ __all__ = [
     "Standing",
     "choose",
     "consensus",
+    "contenders",
     "cross_validated_outcomes",
     "judge_by",
     "logme",

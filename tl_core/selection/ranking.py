@@ -122,17 +122,18 @@ class Candidate:
         )
 
 
-def why_chosen(found: Sequence[Standing], *, prefer: Prefer, tolerance: float, entered: int) -> str:
-    """In a few words, why choose() takes the one that it takes. entered: candidates at the start of the race."""
+def why_chosen(*, contenders: int, measured: int, entered: int, prefer: Prefer) -> str:
+    """In a few words, why choose() takes the one that it takes.
+
+    Numbers of candidates: entered the race, measured: have a place in it, contenders: those that one was taken from.
+    """
     if entered == 1:
         return "the only candidate"
-    if len(found) == 1:
+    if measured == 1:
         return "the only one left"
-    # as in choose(): who is clearly behind, or too far, has no part in it
-    ties = sum(one.rank == 1 or (one.tied and one.gap <= tolerance) for one in found)
-    if ties == 1:
+    if contenders == 1:
         return "first in the ranking"
-    return f"{_PREFERRED[prefer]} of {ties} that tie"
+    return f"{_PREFERRED[prefer]} of {contenders} that tie"
 
 
 def _finite(row: ScoreRow) -> bool:

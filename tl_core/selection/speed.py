@@ -43,9 +43,10 @@ def speed_of(device: torch.device, precision: str, cache: Path) -> float:
 def measured(device: torch.device, precision: str) -> float:
     """FLOP/s over a dense convolution, a separable one and a matrix product, of as many operations each.
 
-    Together they come within a factor of two of what MobileNets, SqueezeNet and MiniLM reach in extraction; a matrix
-    product alone promises a separable network three times its speed. On a CPU one thread is measured by its own time,
-    which other programs on the machine do not lengthen, and multiplied.
+    A rule of thumb: on small networks (MobileNets, SqueezeNet, MiniLM, YAMNet) it is within a factor of two in
+    float32, of three in bfloat16; a matrix product alone promises a separable network three times its speed.
+    On a CPU one thread is measured by its own time, which other programs on the machine do not lengthen, and
+    multiplied.
     """
     cpu = device.type == "cpu"
     with (

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -137,6 +137,15 @@ def decided(found: Sequence[Standing], *, tolerance: float = 0.01, confidence: f
     return leader.p_best >= confidence or leader.regret <= tolerance / 4
 
 
+def contenders(found: Sequence[Standing], *, tolerance: float, out: Collection[str] = ()) -> list[Standing]:
+    """Those that one may be taken from: the first, and who is tied with the leader and at most `tolerance` behind it.
+
+    out: names that left the race; what they would reach by now was never measured, so that none of them is taken.
+    """
+    first, *others = [one for one in found if one.name not in out]
+    return [first, *(one for one in others if one.tied and one.gap - first.gap <= tolerance)]
+
+
 def choose(
     found: Sequence[Standing],
     *,
@@ -144,13 +153,13 @@ def choose(
     tolerance: float,
     flops: Mapping[str, int | None],
     params: Mapping[str, int | None],
+    out: Collection[str] = (),
 ) -> str:
-    """The one to take among those tied with the leader and at most `tolerance` behind it.
+    """The one to take of the contenders().
 
     The cheapest (FLOPs per sample), the smallest (parameters) or the one with the best metric; ties go by the other
     cost, then the metric, then the name. What is not known counts as the most.
     """
-    within = [one for one in found if one.rank == 1 or (one.tied and one.gap <= tolerance)]
 
     def key(one: Standing) -> tuple[float | str, ...]:
         cost, size = _known(flops.get(one.name)), _known(params.get(one.name))
@@ -159,7 +168,7 @@ def choose(
         first, second = (cost, size) if prefer == "cost" else (size, cost)
         return first, second, one.gap, one.name
 
-    return min(within, key=key).name
+    return min(contenders(found, tolerance=tolerance, out=out), key=key).name
 
 
 def _known(number: int | None) -> float:

@@ -29,6 +29,7 @@ from tl_core.steps.backbone import Lazy
 from tl_core.store import FeatureStore, Space, StoreFull
 from tl_core.store.writing import FULL
 from tl_core.types import Backbone, BackboneSpec, Loader
+from tl_core.views import all_views
 from tl_core.workspace import Workspace
 
 COUNTED_ROWS = 8  # texts and sounds differ in length; images don't, and cost one count
@@ -39,10 +40,15 @@ _ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}\b")  # of an object in memory: another 
 
 @dataclass
 class Entered:
-    """A candidate. facts, flops, precision: once it was weighed; rows: of the sample it was measured on last."""
+    """A candidate. facts, flops, precision: once it was weighed; rows: of the sample it was measured on last.
+
+    together: the spec of all its views at once where it is judged by these, None where by its embedding; facts: of
+    what it is judged by.
+    """
 
     request: str
     spec: BackboneSpec
+    together: BackboneSpec | None = None
     facts: Mapping[str, Any] | None = None
     flops: float | None = None
     precision: str = ""
@@ -51,6 +57,15 @@ class Entered:
     reused: int = 0
     seconds: float = 0.0
     engine: str | None = None
+
+    @property
+    def own_facts(self) -> dict[str, Any]:
+        """backbone_facts() of the candidate itself, as far as a ranking tells them."""
+        facts = dict(self.facts or {})
+        if self.together is not None:
+            whole = facts["views"][END]
+            facts.update(fingerprint=whole["fingerprint"], feature_dim=whole["width"])
+        return facts
 
 
 class Entrants:
@@ -76,7 +91,7 @@ class Entrants:
         self._workspace, self._store, self._device = workspace, FeatureStore(workspace.store), device
         self._alone = len(specs) == 1
         self._open: tuple[str, Lazy] | None = None
-        self.of = {spec.name: Entered(request, spec) for request, spec in specs}
+        self.of = {spec.name: Entered(request, spec, together(spec, config)) for request, spec in specs}
         self.opening = 0.0  # seconds spent on downloads and weights
 
     def weigh(self, name: str) -> float | None:
@@ -87,12 +102,12 @@ class Entrants:
             lazy, cache = self._lazy(name), self._workspace.cache
             if entered.facts is None:
                 entered.facts = lazy.facts(entered.request, cache)
-                pin(entered.spec, entered.facts["revision"], self._workspace.root)
             few = self._rows[:COUNTED_ROWS]
             counted = lazy.flops(entered.request, cache, self._manifest.digests(few), self._count)
             entered.flops = counted or entered.spec.flops
             self.opening += time.perf_counter() - started
-            return entered.flops
+        pin(entered.spec, entered.facts["revision"], self._workspace.root)  # where that fails, it does for all
+        return entered.flops
 
     def measure(self, name: str, rows: int) -> Outcomes:
         """The outcomes of a probe on the sample's first rows; their features stay in the store. Raises DroppedOut."""
@@ -148,7 +163,8 @@ class Entrants:
         got = fill(
             self._manifest, self._rows[:rows], self._loader, fingerprint, self._lazy(name), self._store,
             device=settings.device, precision=entered.precision, engine=settings.engine, label=f"rank {name}",
-            expected=len(self._manifest.rows()),
+            # most candidates are never asked for more than the sample
+            expected=len(self._manifest.rows() if self._alone else self._rows),
         )  # fmt: skip
         entered.computed += got.computed
         entered.reused = rows - entered.computed
@@ -168,7 +184,7 @@ class Entrants:
         """The candidate, not yet built or just built; the one before it is let go first."""
         if self._open is None or self._open[0] != name:
             self.close()
-            self._open = name, Lazy(self.of[name].spec)
+            self._open = name, Lazy(self.of[name].together or self.of[name].spec)
         return self._open[1]
 
     def _count(self, backbone: Backbone) -> float:
@@ -199,9 +215,18 @@ class Entrants:
         try:
             yield
         except Exception as error:
-            if self._alone or isinstance(error, (StoreFull, SampleChanged)) or _disk_full(error):
+            if self._alone or hits_all(error):
                 raise
             raise DroppedOut(reason(error)) from None
+
+
+def together(spec: BackboneSpec, config: RunConfig) -> BackboneSpec | None:
+    """All views of a candidate at once where it is to be judged by these, None where by its embedding.
+
+    A probe sees the embedding alone, so that is what it is ranked on. Fine-tuning can use whatever any layer knows, and
+    a probe on the pooled outputs of all layers foresees it better (Evci et al., Head2Toe, ICML 2022, arXiv:2201.03529).
+    """
+    return all_views(spec) if config.tune.strategy == "finetune" and spec.view is None else None
 
 
 def reason(error: Exception) -> str:
@@ -214,5 +239,7 @@ def reason(error: Exception) -> str:
     return _ADDRESS.sub("0x...", text)[:_REASON] or type(error).__name__
 
 
-def _disk_full(error: Exception) -> bool:
-    return isinstance(error, OSError) and error.errno in FULL
+def hits_all(error: Exception) -> bool:
+    """Whether every other candidate would meet the same: a full disk, or samples that have changed."""
+    full = isinstance(error, OSError) and error.errno in FULL
+    return full or isinstance(error, (StoreFull, SampleChanged))

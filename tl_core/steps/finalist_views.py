@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tl_core.config import ExtractConfig
-from tl_core.errors import SampleChanged
 from tl_core.extraction import END, Extraction, features, fill
 from tl_core.selection.outcomes import Outcomes
 from tl_core.selection.standing import standings
 from tl_core.steps.backbone import Lazy
-from tl_core.steps.entrants import Entered, reason
-from tl_core.store import FeatureStore, Space, StoreFull
+from tl_core.steps.entrants import Entered, hits_all, reason
+from tl_core.store import FeatureStore, Space
 from tl_core.types import BackboneSpec, Loader
 from tl_core.views import all_views, at_view, slices
 
@@ -29,7 +28,7 @@ class ViewCandidate:
     """A view of a finalist, with its features.
 
     request: what names it in the config; features: float32 [N, D], in the order of the rows; flops: of one row, the
-    view's share of the whole's (None where that is not known); facts: `fingerprint`, `feature_dim`, `parameters`,
+    view's share of the whole's (None where that is not known); own_facts: `fingerprint`, `feature_dim`, `parameters`,
     `revision` and `licence`, as backbone_facts() will say when it is built.
     """
 
@@ -37,7 +36,7 @@ class ViewCandidate:
     spec: BackboneSpec
     features: np.ndarray
     flops: float | None
-    facts: dict[str, Any]
+    own_facts: dict[str, Any]
 
 
 @dataclass
@@ -72,9 +71,9 @@ def views_of_finalists(
             continue
         try:
             facts, together, done = _all_views(entered, manifest, rows, loader, store, cache, settings)
-        except (StoreFull, SampleChanged, OSError):
-            raise
-        except Exception as error:  # whatever a stranger's pooled() and short memory may raise
+        except Exception as error:  # whatever a stranger's pooled(), lost weights and short memory may raise
+            if hits_all(error):
+                raise
             found.dropped[name] = reason(error)
             continue
         if done is not None:
@@ -123,7 +122,7 @@ def _candidate(entered: Entered, view: str, facts: dict[str, Any], features: np.
         spec=at_view(entered.spec, view),
         features=np.ascontiguousarray(features),
         flops=None if whole is None or share is None else whole * share,
-        facts={
+        own_facts={
             "fingerprint": told["fingerprint"],
             "feature_dim": told["width"],
             "parameters": told["params"],
@@ -133,14 +132,16 @@ def _candidate(entered: Entered, view: str, facts: dict[str, Any], features: np.
     )
 
 
-def clearly_better(whole: Outcomes, views: Mapping[str, Outcomes], *, confidence: float, seed: int) -> list[str]:
-    """The views that beat their whole backbone beyond doubt, by name.
+def clearly_better(
+    whole: Outcomes, views: Mapping[str, Outcomes], *, looked_at: int, confidence: float, seed: int
+) -> list[str]:
+    """The views that beat their whole backbone beyond doubt, by name. looked_at: views in all, of other finalists too.
 
     The best of a dozen cuts looks better than it is, and every cut is cheaper than the whole: to let all of them tie
     with it would trade accuracy for nothing but luck. So each view's interval of the difference must lie on its side,
-    at a level shared among all views that were looked at (Bonferroni).
+    at a level shared among all that were looked at (Bonferroni).
     """
-    level = 1 - (1 - confidence) / max(1, len(views))
+    level = 1 - (1 - confidence) / max(1, looked_at)
     better = []
     for name, outcomes in sorted(views.items()):
         first, second = standings({"": [whole], name: [outcomes]}, confidence=level, seed=seed)

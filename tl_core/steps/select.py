@@ -25,19 +25,20 @@ from tl_core.selection.ranking import Candidate, ScoreRow, rounded, why_chosen
 from tl_core.selection.sample import nested_sample
 from tl_core.selection.scores import Score, consensus, scores_of
 from tl_core.selection.speed import speed_of
-from tl_core.selection.standing import choose, standings
+from tl_core.selection.standing import Standing, choose, contenders, standings
 from tl_core.steps.backbone import located
-from tl_core.steps.entrants import Entrants
+from tl_core.steps.entrants import Entered, Entrants
 from tl_core.steps.finalist_views import ViewCandidate, clearly_better, views_of_finalists
 from tl_core.steps.record import recorded
 from tl_core.store import FeatureStore
 from tl_core.types import BackboneSpec, Loader
 from tl_core.watch import DEFAULT
-from tl_core.weights import weights_here
+from tl_core.weights import find_weights, folder_here, weights_here
 from tl_core.workspace import Workspace, write_json
 
 FORMAT_VERSION = 2
 GUARD = 2.0  # times select.minutes by the clock: what the plan may be wrong by before the race is stopped
+FLOPS_PER_BYTE = 100.0  # of float32 weights: MobileNets 40, MiniLM 30, ResNets and ViTs 80 to 100
 FINALISTS = 2  # whose views are looked at: a pass over the sample each
 OPENING_SECONDS = 2.0  # reading or converting weights and fitting the probe, per candidate and round
 
@@ -93,7 +94,7 @@ def _run(config: RunConfig, entrants: Entrants, sizes: Sequence[int], budget: Bu
             bar.set_description_str(f"select, round {now.round}: {now.rows:,} samples{leads}")
 
         return run_race(
-            [Entrant(name, entered.spec.flops) for name, entered in entrants.of.items()],
+            [Entrant(name, entered.spec.flops, _guess(entered.spec)) for name, entered in entrants.of.items()],
             sizes,
             weigh=entrants.weigh,
             measure=entrants.measure,
@@ -118,6 +119,16 @@ class _Views:
     reused: int = 0
 
 
+def _guess(spec: BackboneSpec) -> float | None:
+    """FLOPs of a row by the size of the weights, None where these are not here yet."""
+    folder = folder_here(spec)
+    try:
+        files = find_weights(folder) if folder is not None and spec.source != "file" else []
+    except UserError:  # the candidate will say so itself
+        return None
+    return FLOPS_PER_BYTE * sum(file.stat().st_size for file in files) or None
+
+
 def _views(
     config: RunConfig,
     manifest: Manifest,
@@ -129,28 +140,38 @@ def _views(
 ) -> _Views:
     """The views of the race's finalists, as far as the budget goes; none where the user named a single backbone."""
     names = race.survivors
-    if not config.select.cuts or len(entrants.of) == 1 or not names or race.late:
+    # fine-tuning trains the whole, and has been judged by all layers already
+    if not config.select.cuts or config.tune.strategy != "probe" or len(entrants.of) == 1 or not names or race.late:
         return _Views({})
     level = {one.name: one for one in standings(race.history, confidence=config.evaluate.confidence, seed=config.seed)}
-    finalists, work = [], race.planned
+    finalists: list[Entered] = []
+    work = race.planned
     for name in sorted(names, key=lambda n: level[n].rank)[:FINALISTS]:
-        work += budget.of(race.flops[name], entrants.of[name].rows)
-        if level[name].tied and work <= budget.work:
+        more = budget.of(race.flops[name], level[name].rows)
+        # where all leaders dropped out, those that are left need not have seen as many rows
+        alike = not finalists or level[name].rows == finalists[0].rows
+        if level[name].tied and alike and work + more <= budget.work:
             finalists.append(entrants.of[name])
+            work += more
     if not finalists:
         return _Views({})
-    sample = entrants.sample(finalists[0].spec.name)  # survivors were all measured on as many rows
+    sample = entrants.sample(finalists[0].spec.name)
     found = views_of_finalists(
         finalists, manifest, sample, loader, FeatureStore(workspace.store), workspace.cache, config.extract
     )
-    outcomes = {one.spec.name: entrants.outcomes(one.features) for one in found.candidates}
+    known = {one.own_facts["fingerprint"] for one in entrants.of.values() if one.facts}
+    new = [one for one in found.candidates if one.spec.name not in entrants.of]  # nor named by the user
+    new = [one for one in new if one.own_facts["fingerprint"] not in known]
+    outcomes = {one.spec.name: entrants.outcomes(one.features) for one in new}
     better: list[str] = []
     for finalist in finalists:
-        mine = {c.spec.name: outcomes[c.spec.name] for c in found.candidates if c.spec.base == finalist.spec}
+        mine = {c.spec.name: outcomes[c.spec.name] for c in new if c.spec.base == finalist.spec}
         whole = race.history[finalist.spec.name][-1]
-        better += clearly_better(whole, mine, confidence=config.evaluate.confidence, seed=config.seed)
+        better += clearly_better(
+            whole, mine, looked_at=len(outcomes), confidence=config.evaluate.confidence, seed=config.seed
+        )
     return _Views(
-        {one.spec.name: (one, outcomes[one.spec.name]) for one in found.candidates if one.spec.name in better},
+        {one.spec.name: (one, outcomes[one.spec.name]) for one in new if one.spec.name in better},
         [{"name": n, "probe": float(o.metric()), "joined": n in better} for n, o in outcomes.items()],
         found.dropped,
         sum(found.computed.values()),
@@ -165,7 +186,7 @@ def _ranked(
     settings, confidence = config.select, config.evaluate.confidence
     history = {**race.history, **{name: [outcomes] for name, (_, outcomes) in views.joined.items()}}
     found = standings(history, confidence=confidence, seed=config.seed)
-    scores = _scores([one.name for one in found], config, manifest, entrants, views)
+    scores = _scores(found, config, manifest, entrants, views)
     ranked = []
     for one in found:
         view = views.joined[one.name][0] if one.name in views.joined else None
@@ -173,7 +194,7 @@ def _ranked(
         ranked.append(
             Candidate.measured(
                 entered.spec,
-                entered.facts or {},
+                entered.own_facts,
                 one,
                 eliminated=race.eliminated.get(one.name),
                 flops=view.flops if view else race.flops[one.name],
@@ -187,7 +208,9 @@ def _ranked(
         tolerance=settings.tolerance,
         flops={c.name: c.flops for c in ranked},
         params={c.name: c.params for c in ranked},
+        out=race.eliminated,
     )
+    tied = contenders(found, tolerance=settings.tolerance, out=race.eliminated)
     dropped = [
         Candidate.dropped(entrants.of[name].spec, reason, _warnings(warned, entrants.of[name].spec))
         for name, reason in sorted(race.dropped.items())
@@ -196,9 +219,10 @@ def _ranked(
         "format": FORMAT_VERSION,
         "chosen": chosen,
         "request": (views.joined[chosen][0] if chosen in views.joined else entrants.of[chosen]).request,
-        "why": why_chosen(found, prefer=settings.prefer, tolerance=settings.tolerance, entered=len(entrants.of)),
+        "why": why_chosen(contenders=len(tied), measured=len(found), entered=len(entrants.of), prefer=settings.prefer),
         "task": manifest.targets.task,
         "metric": DEFAULT[manifest.targets.task],
+        "judged_on": "embedding" if config.tune.strategy == "probe" else "all layers",
         "confidence": confidence,
         "prefer": settings.prefer,
         "tolerance": settings.tolerance,
@@ -218,11 +242,14 @@ def _warnings(warned: Warnings, spec: BackboneSpec) -> list[dict[str, str]]:
 
 
 def _scores(
-    names: Sequence[str], config: RunConfig, manifest: Manifest, entrants: Entrants, views: _Views
+    standing: Sequence[Standing], config: RunConfig, manifest: Manifest, entrants: Entrants, views: _Views
 ) -> Mapping[str, Mapping[str, ScoreRow]]:
-    """The scores of each candidate on the rows that it was measured on last; none where its features allow none."""
+    """The scores of each candidate on the rows that it was measured on last; none where its features allow none.
+
+    The consensus is over those that were measured on most rows: scores on fewer are not comparable with theirs.
+    """
     found: dict[str, dict[str, Score]] = {}
-    for name in names:
+    for name in (one.name for one in standing):
         view = views.joined.get(name)
         x, y, groups = entrants.learnable(view[0].features) if view else entrants.features(name)
         try:
@@ -232,7 +259,9 @@ def _scores(
         except (ValueError, ArithmeticError, RuntimeError) as error:  # second opinions end no race
             _log.warning("select no scores of %s: %s", name, error)
             found[name] = {}
-    agreed = consensus({name: {key: score.value for key, score in own.items()} for name, own in found.items()})
+    most = max(one.rows for one in standing)
+    peers = [one.name for one in standing if one.rows == most]
+    agreed = consensus({name: {key: score.value for key, score in found[name].items()} for name in peers})
     rows: dict[str, dict[str, ScoreRow]] = {
         name: {key: asdict(score) for key, score in own.items()} for name, own in found.items()
     }

@@ -149,7 +149,8 @@ def _entries(registry: Registry, what: str | None, root: Path) -> list[Entry]:
             hint = did_you_mean(what, modalities) or did_you_mean(what, names)
             raise UserError(
                 f"no modality or backbone '{what}'{hint}; there are {', '.join(modalities) or 'no modalities'}, and "
-                "`tl backbones` lists all backbones by name"
+                "`tl backbones` lists the catalogue by name; --backbone takes any other name of timm or the hub, and "
+                "folders, too"
             )
     pins = read_pins(root)
     specs = [at_commit(spec, pins.get(spec.location)) for spec in catalogue if what in (None, spec.modality, spec.name)]
