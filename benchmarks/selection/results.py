@@ -162,10 +162,25 @@ def write(kept: Mapping[str, Any], truth_runs: Mapping[str, Any]) -> None:
         sets_table(cases, truths, kept),
         ties_table(cases),
         *(truth_table(name, truths[name], kept["cases"][name]) for name in cases),
+        other_recipe(kept),
         "Machine: " + ", ".join(f"{k} {v}" for k, v in kept["machine"].items()),
     ])  # fmt: skip
     (RESULTS / "selection.md").write_text(text + "\n")
     print(text)
+
+
+def other_recipe(kept: Mapping[str, Any]) -> str:
+    """The same rankings against a second recipe, on the sets that it was run on."""
+    runs = json.loads((RESULTS / "selection_truth_other_recipe.json").read_text())
+    truths = {name: Truth(CASES[name], runs[name]) for name in kept["cases"] if name in runs}
+    cases = {name: summarise(kept["cases"][name], truth) for name, truth in truths.items()}
+    return "\n\n".join([
+        "## Another recipe",
+        "The head starts at zero instead of the probe, learning rates are three and ten times as high, batch-norm "
+        "statistics are trained, 8 epochs. Seeds a set: "
+        + ", ".join(f"{name} {truth.seeds}" for name, truth in truths.items()) + ".",
+        rules_table(cases),
+    ])  # fmt: skip
 
 
 def mean_over_sets(cases: Mapping[str, Any], rule: str, key: str) -> tuple[float, float, float]:

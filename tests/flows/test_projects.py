@@ -157,7 +157,7 @@ def test_one_project_by_name_is_run_as_in_its_folder(pair: list[Path], capsys: p
     assert cli.main(["run", "demo/sub", "--set", "seed=3"]) == 0
     out = capsys.readouterr().out
     assert "\nmeaning: " in out
-    assert out.endswith(f"report:  {pair[1]}/.tl/report.html\nmodel:   {pair[1]}/artifacts/tune/model\n")
+    assert out.endswith(f"report:   {pair[1]}/.tl/report.html\nmodel:    {pair[1]}/artifacts/tune/model\n")
     assert (pair[1] / "params.yaml").read_text().startswith("seed: 3")
     assert not (pair[0] / "artifacts" / "index.html").exists()
 
