@@ -194,7 +194,7 @@ def test_the_same_bytes_again_and_after_the_order_of_names_changed(
     )
 
 
-@pytest.mark.parametrize("after", [5, 15, 30])
+@pytest.mark.parametrize("after", [5, 15, 20])
 def test_a_kill_in_the_middle_loses_nothing(
     after: int, registry_of: Callable[..., Registry], many_waves: Path, tmp_path: Path
 ) -> None:
