@@ -23,10 +23,10 @@ def test_intervals_hold_the_truth_and_equals_are_tied(monkeypatch: pytest.Monkey
     monkeypatch.setattr(coverage, "TRUTHS", 10)
     truths = {noise: CHEAPEST.truth(noise) for noise in (1.0, 1.5)}
     counts = Counts()
-    for seed in range(15):
+    for seed in range(30):
         replicate(CHEAPEST, truths, seed, counts)
     found = summary(counts, truths)
-    assert found["inside"] >= 0.75  # 30 intervals of 90%, in pairs of the same rows
+    assert found["inside"] >= 0.75  # 60 intervals of 90%, in pairs of the same rows
     assert found["gap_inside"] >= 0.75
     assert found["tied"] >= 0.75
     assert found["decoy_chosen"] == 0
