@@ -58,7 +58,7 @@ class SelectConfig(Section):
     tolerance: float = Field(
         0.01, ge=0, le=1, description="share of the metric that a preferred backbone may be behind the leader"
     )
-    cuts: bool = Field(True, description="let inner layers of the finalists compete as well")
+    cuts: bool = Field(True, description="probe: let inner layers of the finalists compete as well")
 
 
 class ExtractConfig(Section):

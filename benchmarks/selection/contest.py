@@ -5,7 +5,7 @@
 The truth is benchmarks/results/selection_truth.json (python -m benchmarks.selection.truth). Every ranking seed draws
 its own sample and folds; the first one starts from an empty feature store, and its CPU seconds are the cost.
 Regret is in points of test accuracy after fine-tuning, means over the truth's seeds; intervals come from resampling
-test rows (the same for all candidates) and sets. Results: benchmarks/results/selection.{json,md,svg}.
+test rows (the same for all candidates) and sets. Results: benchmarks/results/selection.{json,md}.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from benchmarks.features.setting import machine
-from benchmarks.selection.results import load_truth, write
+from benchmarks.selection.results import load_truth, title, write
 from benchmarks.selection.setting import CASES, RESULTS, ROOT, Case, manifest_of, spec_of, training_rows
 from tl_core import hookimpl
 from tl_core.config import RunConfig, validate
@@ -123,14 +123,9 @@ def competitor(registry: Registry, data: Path, case: Case, name: str, twin: int 
     def build(spec: BackboneSpec, random_seed: int | None) -> Backbone:
         return base.builder(base, twin if random_seed is None else random_seed)
 
-    title = competitor_name(name, twin)
-    return BackboneSpec(title, case.modality, base.source, base.location, build, licence=base.licence,
-                        options={**base.options, "competitor": title})  # fmt: skip
-
-
-def competitor_name(name: str, twin: int | None) -> str:
-    """As the truth names its runs."""
-    return f"contest-{name.replace(':', '-first')}{'' if twin is None else ' (random)'}"
+    own = title(name if twin is None else f"{name} (random)")
+    return BackboneSpec(own, case.modality, base.source, base.location, build, licence=base.licence,
+                        options={**base.options, "competitor": own})  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from benchmarks.end_to_end import RESULTS, machine
-from tl_core.selection import logme
+from tl_core.selection.scores import logme
 
 GOAL = 3.0  # seconds
 AGREE = 1e-6  # relative

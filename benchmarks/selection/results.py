@@ -1,4 +1,4 @@
-"""Rankings against the truth: tau, regret, cost, decoys and ties, as tables and a picture."""
+"""Rankings against the truth: tau, regret, cost, decoys and ties, as tables."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from scipy.stats import weightedtau
 
 from benchmarks.selection.setting import CASES, RESULTS, Case
+from tl_core.selection.scores import consensus
 
 DRAWS = 2000
 RULES: dict[str, str] = {
@@ -55,13 +56,15 @@ class Truth:
     @property
     def accuracy(self) -> np.ndarray:
         """Mean test accuracy [K] after fine-tuning."""
-        return self.right.mean(axis=1)
+        mean: np.ndarray = self.right.mean(axis=1)
+        return mean
 
     def draws(self, rng: np.random.Generator) -> np.ndarray:
         """Accuracies [DRAWS, K] on resampled test rows, the same rows for all candidates."""
         n = self.right.shape[1]
         weights = rng.multinomial(n, np.full(n, 1 / n), DRAWS) / n
-        return weights @ self.right.T
+        drawn: np.ndarray = weights @ self.right.T
+        return drawn
 
 
 def orders(truth: Truth, found: Mapping[str, Any]) -> dict[str, list[np.ndarray]]:
@@ -75,7 +78,8 @@ def orders(truth: Truth, found: Mapping[str, Any]) -> dict[str, list[np.ndarray]
     for rule in ("all_layers", "probe", "logme", "h_score", "knn", "nleep", "gbc"):
         if all(rule in full[t] for t in titles):
             by_rule[rule] = [np.array([full[t][rule] for t in titles])]
-    by_rule["consensus"] = [standardised(by_rule["logme"][0]) + standardised(by_rule["h_score"][0])]
+    agreed = consensus({t: {rule: full[t][rule] for rule in ("logme", "h_score")} for t in titles})
+    by_rule["consensus"] = [np.array([agreed[t] for t in titles])]
     by_rule["params"] = [truth.params]
     return by_rule
 
@@ -85,14 +89,11 @@ def title(name: str) -> str:
     return f"contest-{name.replace(':', '-first')}"
 
 
-def standardised(values: np.ndarray) -> np.ndarray:
-    return (values - values.mean()) / max(float(values.std()), 1e-12)
-
-
 def regret(accuracy: np.ndarray, scores: np.ndarray, k: int) -> np.ndarray:
     """Points lost by taking the best of the first k, for accuracies [..., K]."""
     first = np.argsort(-scores, kind="stable")[:k]
-    return 100 * (accuracy.max(axis=-1) - accuracy[..., first].max(axis=-1))
+    lost: np.ndarray = 100 * (accuracy.max(axis=-1) - accuracy[..., first].max(axis=-1))
+    return lost
 
 
 def tau(accuracy: np.ndarray, scores: np.ndarray) -> float:
@@ -192,7 +193,8 @@ def mean_over_sets(cases: Mapping[str, Any], rule: str, key: str) -> tuple[float
         np.mean([draws[i][rng.integers(len(draws[i]))] for i in rng.integers(0, len(draws), len(draws))])
         for _ in range(DRAWS)
     ]
-    return float(np.mean(values)), *(float(q) for q in np.quantile(means, [0.05, 0.95]))
+    low, high = np.quantile(means, [0.05, 0.95])
+    return float(np.mean(values)), float(low), float(high)
 
 
 def rules_table(cases: Mapping[str, Any]) -> str:

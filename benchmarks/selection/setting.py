@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 from tl_core.config import validate
 from tl_core.manifest import Manifest, scan
 from tl_core.registry import Registry
-from tl_core.selection import stratified_sample
+from tl_core.selection.sample import stratified_sample
 from tl_core.types import BackboneSpec
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,8 +89,3 @@ def manifest_of(registry: Registry, data: Path, case: Case, cache: Path) -> Mani
 def training_rows(manifest: Manifest, case: Case) -> np.ndarray:
     """The rows to learn from: a stratified sample of the training rows, at most as many as the case says."""
     return stratified_sample(manifest, case.rows, seed=0)
-
-
-def labels(manifest: Manifest, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Class indices int64 [N]."""
-    return manifest.target_array(np.asarray(rows))

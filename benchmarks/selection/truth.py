@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from benchmarks.selection.setting import CASES, RESULTS, ROOT, Case, labels, manifest_of, spec_of, training_rows
+from benchmarks.selection.setting import CASES, RESULTS, ROOT, Case, manifest_of, spec_of, training_rows
 from tl_core.extraction import collate_samples, pool_windows
 from tl_core.heads import MulticlassHead
 from tl_core.linear_path import TIGHT, LinearProblem, moments, rotate
@@ -72,7 +72,7 @@ def fine_tuned(
     samples = Samples(manifest, registry.loader(case.modality), backbone)
     rows, test = training_rows(manifest, case), manifest.rows("test")
     train = [p for _, batch in samples.batches([rows]) for p in batch]
-    y = torch.from_numpy(labels(manifest, rows))
+    y = torch.from_numpy(manifest.target_array(rows))
     head = MulticlassHead(backbone.feature_dim, manifest.targets.outputs)
     head.requires_grad_(True)
     features = predicted(backbone, None, train)
@@ -87,7 +87,7 @@ def fine_tuned(
         head.linear.bias.copy_(probe.bias)
     _train(backbone, head, train, y, seed, case)
     right = np.concatenate([
-        predicted(backbone, head, prepared).argmax(dim=1).numpy() == labels(manifest, part)
+        predicted(backbone, head, prepared).argmax(dim=1).numpy() == manifest.target_array(part)
         for part, prepared in samples.batches(np.array_split(test, max(1, len(test) // 256)))
     ])  # fmt: skip
     return {
@@ -105,7 +105,8 @@ def _train(backbone: Backbone, head: MulticlassHead, train: list[Prepared], y: T
     if case.modality == "image":
         backbone.to(memory_format=torch.channels_last)
     groups = []
-    for module, lr in ((backbone, LR), (head, HEAD_LR)):
+    trained: tuple[tuple[torch.nn.Module, float], ...] = ((backbone, LR), (head, HEAD_LR))
+    for module, lr in trained:
         groups.append({"params": [p for p in module.parameters() if p.ndim > 1], "lr": lr, "weight_decay": DECAY})
         groups.append({"params": [p for p in module.parameters() if p.ndim <= 1], "lr": lr, "weight_decay": 0.0})
     optimizer = torch.optim.AdamW(groups)

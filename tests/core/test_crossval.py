@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tl_core.linear_path import moments, rotate
+from tl_core.selection import crossval
 from tl_core.selection.crossval import _turned, cross_validated_outcomes, deal
 from tl_core.types import Task
 
@@ -45,6 +46,18 @@ def test_outcomes_are_those_of_unseen_rows() -> None:
     g = torch.Generator().manual_seed(1)
     blind = cross_validated_outcomes(torch.randn(300, 400, generator=g), y, "multiclass", 4, 5, 0)
     assert 0.15 < blind.metric() < 0.35
+
+
+def test_small_samples_are_dealt_again_until_one_deals_luck_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another seed would say of the same rows: several deals come closer to it than one."""
+    x, y = blobs(200, 4, 2.5)
+
+    def spread() -> float:
+        return float(np.std([cross_validated_outcomes(x, y, "multiclass", 4, 5, seed).metric() for seed in range(12)]))
+
+    several = spread()
+    monkeypatch.setattr(crossval, "MOST_REPEATS", 1)
+    assert several < 0.7 * spread()
 
 
 def test_all_tasks_are_served_and_repeat() -> None:

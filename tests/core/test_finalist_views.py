@@ -20,7 +20,8 @@ from tl_core.bundle import ModelBundle
 from tl_core.config import RunConfig, validate
 from tl_core.registry import Registry, load_registry
 from tl_core.report import Ranking
-from tl_core.selection import Outcomes, speed
+from tl_core.selection import speed
+from tl_core.selection.outcomes import Outcomes
 from tl_core.steps import evaluate, extract, select, tune, version
 from tl_core.steps.finalist_views import clearly_better
 from tl_core.types import Backbone, BackboneSpec, Identity, Prepared, State

@@ -123,10 +123,13 @@ def _guess(spec: BackboneSpec) -> float | None:
     """FLOPs of a row by the size of the weights, None where these are not here yet."""
     folder = folder_here(spec)
     try:
-        files = find_weights(folder) if folder is not None and spec.source != "file" else []
-    except UserError:  # the candidate will say so itself
+        if spec.source == "file":
+            files = [Path(spec.location).expanduser()]
+        else:
+            files = find_weights(folder) if folder is not None else []
+        return FLOPS_PER_BYTE * sum(file.stat().st_size for file in files) or None
+    except (UserError, OSError):  # the candidate will say so itself
         return None
-    return FLOPS_PER_BYTE * sum(file.stat().st_size for file in files) or None
 
 
 def _views(
