@@ -50,7 +50,7 @@ class Truth:
         self.spread = np.array(
             [np.std([r["accuracy"] for r in per_name[n]], ddof=1) if self.seeds > 1 else np.nan for n in self.names]
         )
-        self.cpu_seconds = sum(np.mean([r["cpu_seconds"] for r in per_name[n]]) for n in self.names)
+        self.cpu_seconds = sum(min(r["cpu_seconds"] for r in per_name[n]) for n in self.names)
         self.params = np.array([per_name[n][0]["params"] for n in self.names], float)
 
     @property

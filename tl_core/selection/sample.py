@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _BINS = 10  # strata of a regression's values
 _LEAST = 2  # rows per stratum where it has them: one to learn from, one to check
 _LEAST_NESTED = 4  # the same for the race's first round, whose folds learn from four fifths of it
-_FIRST = 150  # rows of the first round, at least: below, hardly any candidate is told from another
+_FIRST = 120  # rows of the first round, at least: below, hardly any candidate is told from another
 
 
 def strata(targets: np.ndarray, task: Task) -> np.ndarray:
@@ -54,7 +54,7 @@ def nested_sample(manifest: Manifest, n: int, seed: int) -> tuple[np.ndarray, li
 
     Each beginning holds the strata in proportion, and at least four rows of each where it has them (one, two, three
     of each before the next, where there are more strata than that; the largest first). Those come from as many groups
-    as there are. The lengths double up to the whole; the first is 150 to 300 rows, or what those rows of all strata
+    as there are. The lengths double up to the whole; the first is 120 to 240 rows, or what those rows of all strata
     take. Rows are drawn by a hash of seed and digest, as in stratified_sample().
     """
     rows = manifest.rows("train")
