@@ -95,8 +95,8 @@ class Registry:
             raise UserError(f"{name} is a backbone for {served} data; the data are {modality}: choose one that "
                             f"`tl backbones {modality}` lists")  # fmt: skip
         if Path(name).expanduser().is_dir():
-            raise UserError(f"no {modality} plugin can read the backbone folder {name}: its config.json names no "
-                            f"architecture that an installed {modality} plugin knows")  # fmt: skip
+            raise UserError(f"no {modality} plugin can read the backbone folder {name}: "
+                            + _unreadable(Path(name).expanduser(), modality))  # fmt: skip
         if "/" in name and name.startswith((".", "/", "~")):
             raise UserError(f"no such backbone folder: {name}; check the path, or take a name that `tl backbones "
                             f"{modality}` lists")  # fmt: skip
@@ -199,3 +199,12 @@ def _refuse_twins(what: str, offers: list[tuple[str, str]]) -> None:
     faults = [f"{what} {name} is offered by {' and '.join(p)}" for name, p in owners.items() if len(p) > 1]
     if faults:
         raise UserError("; ".join(faults) + "; uninstall one of them")
+
+
+def _unreadable(folder: Path, modality: str) -> str:
+    """Why a folder is no backbone, and what would be one."""
+    if not any(folder.iterdir()):
+        return "it is empty; give the folder that holds config.json and model.safetensors"
+    if not (folder / "config.json").is_file():
+        return "it has no config.json; give the folder that holds config.json and model.safetensors"
+    return f"its config.json names no architecture that an installed {modality} plugin knows"

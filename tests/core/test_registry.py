@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -57,6 +58,17 @@ def test_unknown_modality_lists_what_is_there() -> None:
 def test_missing_folder_is_said_plainly() -> None:
     with pytest.raises(UserError, match=r"no such backbone folder: \./weights/x"):
         one("a").backbone("./weights/x", "sound")
+
+
+def test_a_folder_that_is_no_backbone_is_told_why(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="it is empty; give the folder that holds"):
+        one("a").backbone(str(tmp_path), "sound")
+    (tmp_path / "readme.txt").write_text("weights to come")
+    with pytest.raises(UserError, match=r"it has no config\.json; give the folder"):
+        one("a").backbone(str(tmp_path), "sound")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"its config\.json names no architecture"):
+        one("a").backbone(str(tmp_path), "sound")
 
 
 def test_a_backbone_of_another_modality_is_called_that() -> None:

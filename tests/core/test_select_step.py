@@ -300,6 +300,13 @@ def test_nobody_left_says_what_is_here(registry_of: Callable[..., Registry], wav
     assert "for a trial without network: --backbone gaussian-derivatives" in text
 
 
+def test_every_name_that_is_no_backbone_is_told(
+    registry_of: Callable[..., Registry], waves: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"(?s)no timeseries backbone 'wole'; did you mean whole.*folder \./none"):
+        ranked(settings(waves, "wole", "whole", "./none"), registry_of(spec("whole")), workspace(tmp_path))
+
+
 def test_too_slow_for_the_minutes(registry_of: Callable[..., Registry], waves: Path, tmp_path: Path) -> None:
     registry, config = registry_of(spec("whole")), {"select": {"minutes": 0.03}}
     ranking = ranked(settings(waves, "whole", "gaussian-derivatives", **config), registry, workspace(tmp_path))

@@ -71,6 +71,7 @@ def names(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
         (("--max-params", "29.9m"), ["tiny"]),
         (("--max-params", "1517856"), ["tiny"]),
         (("--max-params", "0.3G", "--max-flops", "5G"), ["tiny", "base"]),
+        (("--max-params", "0.3B", "--max-flops", "5G"), ["tiny", "base"]),
         (("--max-flops", "1000k"), ["tiny"]),
         (("--licence", "permissive"), ["tiny"]),
         (("--licence", "permissive,copyleft"), ["tiny", "base"]),
@@ -150,7 +151,7 @@ def test_nothing_left(capsys: pytest.CaptureFixture[str]) -> None:
         (("--max-flops", "-5G"), "'-5G' is no size"),
         (("--licence", "free,permissive,gratis"), "no kind of licence is 'free', 'gratis'; there are permissive, "),
         (("--sort", "speed"), "'speed' is not one of"),
-        (("timeserie",), "no modality or backbone 'timeserie'; did you mean timeseries?; there are timeseries, and"),
+        (("timeserie",), "no modality or backbone 'timeserie'; did you mean timeseries? there are timeseries, and"),
         (("tinny",), "no modality or backbone 'tinny'; did you mean tiny?"),
     ],
 )

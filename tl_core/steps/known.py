@@ -64,7 +64,7 @@ class KnownBackbones:
         sources = _loose_sources()
         if key and not _newer(status for _, status in sources):
             stamps = [_stamp(path, status) for path, status in sources]
-            entry = (key, json.dumps(facts, sort_keys=True), json.dumps(stamps))
+            entry = (key, json.dumps(facts), json.dumps(stamps))  # in their own order: that of segments means something
             self._cache.insert("INSERT OR REPLACE INTO entries VALUES (?, ?, ?)", [entry])
 
     def forget(self, key: str | None) -> None:

@@ -55,10 +55,7 @@ def select(config: RunConfig, registry: Registry, workspace: Workspace) -> dict[
         manifest = Manifest.load(workspace.manifest, workspace.root)
         device = resolve_device(config.extract.device)
         requests = candidates(config, registry, manifest.modality, workspace.root, device.type)
-        specs = _distinct(
-            [(name, pinned(registry.backbone(located(name, workspace.root), manifest.modality), workspace.root))
-             for name in requests]
-        )  # fmt: skip
+        specs = _distinct(_specs(requests, registry, manifest.modality, workspace.root))
         rows, sizes = nested_sample(manifest, config.select.sample, config.seed)
         loader = registry.loader(manifest.modality)
         warned = warnings_for([spec for _, spec in specs], manifest, loader, config, workspace.cache)
@@ -336,6 +333,19 @@ def trial_backbones(registry: Registry, modality: str, tried: Sequence[BackboneS
     if all(weights_here(spec) for spec in tried):
         return []
     return [spec.name for spec in registry.backbones(modality) if spec.name not in names and weights_here(spec)]
+
+
+def _specs(requests: Sequence[str], registry: Registry, modality: str, root: Path) -> list[tuple[str, BackboneSpec]]:
+    """The backbones of the names. Raises UserError that tells of every name that is none."""
+    found, faults = [], []
+    for name in requests:
+        try:
+            found.append((name, pinned(registry.backbone(located(name, root), modality), root)))
+        except UserError as error:
+            faults.append(str(error))
+    if faults:
+        raise UserError("\n".join(faults))
+    return found
 
 
 def _located(name: str, root: Path) -> str:

@@ -57,12 +57,13 @@ def _size(_: click.Context, __: click.Parameter, text: str | None) -> float | No
     """`30M` as 30,000,000."""
     if text is None:
         return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*([kmgt]?)", text.strip(), re.IGNORECASE)
+    found = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*([kmgbt]?)", text.strip(), re.IGNORECASE)
     if found is None:
         raise click.BadParameter(
             f"{text!r} is no size; give a number, with k, M, G or T where it is large, such as 30M"
         )
-    return float(found[1]) * next(scale for scale, unit in _SCALES if unit.lower() == found[2].lower())
+    unit = found[2].lower().replace("b", "g")  # a billion
+    return float(found[1]) * next(scale for scale, name in _SCALES if name.lower() == unit)
 
 
 def _kinds(_: click.Context, __: click.Parameter, texts: Sequence[str]) -> tuple[str, ...]:
@@ -148,7 +149,7 @@ def _entries(registry: Registry, what: str | None, root: Path) -> list[Entry]:
         if what not in names:
             hint = did_you_mean(what, modalities) or did_you_mean(what, names)
             raise UserError(
-                f"no modality or backbone '{what}'{hint}; there are {', '.join(modalities) or 'no modalities'}, and "
+                f"no modality or backbone '{what}'{hint or ';'} there are {', '.join(modalities) or 'no modalities'}, and "
                 "`tl backbones` lists the catalogue by name; --backbone takes any other name of timm or the hub, and "
                 "folders, too"
             )
