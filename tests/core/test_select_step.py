@@ -303,7 +303,7 @@ def test_nobody_left_says_what_is_here(registry_of: Callable[..., Registry], wav
 def test_every_name_that_is_no_backbone_is_told(
     registry_of: Callable[..., Registry], waves: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=r"(?s)no timeseries backbone 'wole'; did you mean whole.*folder \./none"):
+    with pytest.raises(UserError, match=r"(?s)no timeseries backbone 'wole'; did you mean whole.*folder: .*none"):
         ranked(settings(waves, "wole", "whole", "./none"), registry_of(spec("whole")), workspace(tmp_path))
 
 
