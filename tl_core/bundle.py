@@ -224,7 +224,9 @@ def read_facts(folder: Path) -> dict[str, Any]:
 
 def model_card(facts: Mapping[str, Any]) -> str:
     """The bundle's README: what it predicts, from what, trained how."""
-    backbone, training = facts["backbone"], facts["training"]
+    backbone, training = facts["backbone"], dict(facts["training"])
+    count = training.pop("trained_parameters", None)
+    segments = ", ".join(facts["trained_segments"]) + (f" ({count:,} parameters)" if count else "")
     labels = ", ".join(facts["classes"][:50]) + (" ..." if len(facts["classes"]) > 50 else "")
     lines = [
         f"# {facts['task'].capitalize()} model for {facts['modality']} data",
@@ -232,14 +234,27 @@ def model_card(facts: Mapping[str, Any]) -> str:
         f"- Backbone: {backbone['name']} ({backbone['architecture']}), weights sha256 {backbone['weights']}, "
         f"revision {backbone['revision'] or 'not known'}, licence {backbone['licence'] or 'not stated'}",
         f"- Pretrained on: {backbone['pretrained_on'] or 'not stated'}",
-        f"- Head: {facts['head']}; trained segments: {', '.join(facts['trained_segments']) or 'none (frozen)'}",
+        f"- Head: {facts['head']}; trained segments: {segments or 'none (frozen)'}",
         f"- Labels: {labels or 'a number'}",
-        *(f"- {key.replace('_', ' ').capitalize()}: {value}" for key, value in sorted(training.items())),
+        *_training_lines(training),
         "",
         "Predict with `tl predict THIS_FOLDER FILE...`. The test metrics of the run lie in metrics.json.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _training_lines(training: dict[str, Any]) -> list[str]:
+    """How the model was trained, for its card; what is not known of it (None) stays out."""
+    strategy, asked, why = training.pop("strategy"), training.pop("asked", None), training.pop("why", None)
+    lines = [f"- Strategy: {strategy}" + (f", chosen by auto: {why}" if asked == "auto" and why else "")]
+    divisor = training.pop("temperature", None)
+    if divisor is not None:
+        lines.append(f"- Calibration: logits are divided by {divisor:.3g}, which validation rows asked for")
+    if training.pop("memorised", False):
+        lines.append("- **Warning: it has memorised training rows**; the run's report says more")
+    told = {key: value for key, value in sorted(training.items()) if value is not None}
+    return lines + [f"- {key.replace('_', ' ').capitalize()}: {value}" for key, value in told.items()]
 
 
 def _at_view_of(wanted: Mapping[str, Any], spec: BackboneSpec, folder: Path) -> BackboneSpec:

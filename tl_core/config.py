@@ -6,7 +6,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -73,11 +73,36 @@ class ExtractConfig(Section):
     )
 
 
+class SearchConfig(Section):
+    """A search over settings before the final fit."""
+
+    trials: int = Field(0, ge=0, description="settings that are tried before the final fit; 0: none")
+    storage: str | None = Field(
+        None, description="Optuna storage URL; null: a SQLite file in .tl/, which the step deletes at its end"
+    )
+
+
 class TuneConfig(Section):
     """How the model is trained."""
 
-    strategy: Literal["probe", "finetune"] = "probe"
-    head: str = "linear"
+    strategy: Literal["auto", "probe", "finetune", "lp_ft", "gradual", "contrastive", "scratch"] = Field(
+        "probe",
+        description="auto: probe, and lp_ft or finetune where a trial says that it pays; lp_ft: the probe's weights "
+        "start the head; gradual: from the top; contrastive: samples of one class together, then the probe; scratch: "
+        "random weights",
+    )
+    minutes: float = Field(
+        # a plan in FLOPs, as the ranking's
+        2.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="auto: what its trials may take",
+    )
+    head: str = Field("linear", description="the plugin's head, by name")
+    balance: bool = Field(
+        False, description="classes count alike: the probe weighs rows, fine-tuning draws them evenly"
+    )
+    calibrate: bool = Field(True, description="divide logits by a temperature found on validation")
     strengths: tuple[float, ...] = Field(
         # total L2 penalties, strongest first: chosen on validation, worth more points than any other knob
         (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01),
@@ -85,15 +110,79 @@ class TuneConfig(Section):
         description="L2 strengths that the probe's path visits",
     )
     refit: bool = Field(True, description="probe: fit once more on train + val at the chosen strength")
-    train_from: int | Literal["all"] = Field(1, description="finetune: the last k segments that hold weights, or all")
-    epochs: int = Field(10, ge=1)
-    lr: float = Field(1e-4, gt=0, description="peak learning rate of the backbone")
-    head_lr: float = Field(1e-3, gt=0, description="peak learning rate of the head")
-    weight_decay: float = Field(0.01, ge=0)
+    curve: bool = Field(True, description="learning curve of the probe, and whether more data would help")
+    train_from: int | Literal["auto", "all"] = Field(
+        "auto",
+        description="fine-tuning: the last k segments with weights, or all; auto: all but a word table",
+    )
+    update: Literal["all", "biases", "norms", "lora", "dora", "ia3"] = Field(
+        "all", description="what of the trained segments is updated: all, biases or norms alone, or an adapter"
+    )
+    rank: int = Field(8, ge=1, description="lora, dora: rank of the update; it is scaled by 2")
+    epochs: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto", description="passes over the training rows; auto: 10, with few rows as many as make 200 updates"
+    )
+    lr: float = Field(2e-4, gt=0, description="peak learning rate of the backbone")
+    head_lr: float | None = Field(
+        None,
+        gt=0,
+        description="peak learning rate of the head; null: lr where it starts from the probe, else 5 times lr",
+    )
+    find_lr: bool = Field(False, description="a range test sets lr, and head_lr in proportion")
+    batch_norm: Literal["keep", "update"] = Field(
+        # updated by a few small batches they cost more than all that is learnt: 30 points on 137 photographs
+        "keep",
+        description="statistics of trained batch-norms: the pretraining's, or updated; scratch updates them",
+    )
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="factor of the learning rate from one segment to the one below"
+    )
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="of the learning rate after warm-up"
+    )
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps that the learning rate rises")
-    batch_size: int = Field(32, ge=1)
-    patience: int = Field(3, ge=1, description="epochs without a better validation metric before stopping")
-    augment: bool = Field(True, description="finetune: use the loader's augmentation on training samples")
+    weight_decay: float = Field(0.01, ge=0, description="of matrices; biases and norms have none")
+    l2_sp: float = Field(0.0, ge=0, description="strength of the pull towards the weights that training starts from")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target that is spread over all classes")
+    mix: Literal["none", "mixup", "cutmix"] = Field("none", description="samples of fixed shape are mixed in training")
+    mix_alpha: float = Field(0.2, gt=0, description="of the beta distribution of the mixing share")
+    ema: float = Field(0.0, ge=0, lt=1, description="decay of the weights' moving average, which is the model; 0: none")
+    wise: float = Field(
+        1.0, ge=0, le=1, description="share of the tuned weights in the model, the rest is where they started (WiSE-FT)"
+    )
+    clip: float = Field(1.0, gt=0, description="norm that gradients are clipped to")
+    batch_size: int = Field(16, ge=1, description="rows of an update, over all processes")
+    memory_batch: int | Literal["auto"] = Field(
+        "auto", description="rows that go through the network at once; auto: all, halved where memory runs out"
+    )
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="of training's forward; auto: bfloat16 where the device has it natively"
+    )
+    deterministic: bool = Field(True, description="the same bytes again; false may be faster on a GPU")
+    patience: int = Field(
+        10, ge=1, description="epochs in a row that are clearly worse on validation than the best before training stops"
+    )
+    augment: bool = Field(True, description="fine-tuning: use the plugin's augmentation on training samples")
+    cache: Literal["auto", "always", "never"] = Field(
+        "auto", description="train from stored states before the first trained segment; auto: where it pays back"
+    )
+    views: int = Field(
+        0, ge=0, description="stored augmented variants of each sample; with augment and 0, states are not stored"
+    )
+    save_minutes: float = Field(2.0, ge=0, description="how often the state of training is saved, for a resume")
+    search: SearchConfig = SearchConfig()
+
+    @property
+    def head_rate(self) -> float:
+        """Peak learning rate of the head: one that starts from the probe knows its way already."""
+        if self.head_lr is not None:
+            return self.head_lr
+        return self.lr * (1 if self.strategy == "lp_ft" else 5)
+
+    @property
+    def may_probe(self) -> bool:
+        """Whether a linear model on the frozen embedding may be what comes out."""
+        return self.strategy in ("auto", "probe")
 
 
 class EvaluateConfig(Section):
@@ -210,6 +299,8 @@ def describe(section: type[BaseModel] = RunConfig, prefix: str = "") -> list[tup
 
 
 def _type_name(kind: Any) -> str:
+    if typing.get_origin(kind) is Annotated:
+        return _type_name(typing.get_args(kind)[0])
     if typing.get_origin(kind) is Literal:
         return " | ".join(str(a) for a in typing.get_args(kind))
     if typing.get_origin(kind) in (typing.Union, types.UnionType):

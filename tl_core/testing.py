@@ -179,6 +179,15 @@ class ModalityContract:
                 shapes.setdefault(built.bucket(window), set()).add(shape)
         assert all(len(found) == 1 for found in shapes.values())
 
+    def test_a_perturbed_batch_keeps_its_form(self, built: Backbone, prepared: list[Prepared]) -> None:
+        given = built.collate([prepared[0].windows[0]] * 2)
+        kept = {key: value.clone() for key, value in given.items()}
+        once, again = (built.perturb(given, np.random.default_rng(3)) for _ in range(2))
+        assert_same_state(given, kept)
+        assert_same_state(once, again)
+        forms = [{key: (v.shape, v.dtype) for key, v in state.items()} for state in (given, once)]
+        assert forms[0] == forms[1]
+
     def test_embedding_shape(self, built: Backbone, prepared: list[Prepared]) -> None:
         out = self._embed(built, prepared[0].windows[0])
         assert out.shape == (built.batch_size(built.bucket(prepared[0].windows[0])), built.feature_dim)

@@ -6,7 +6,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, final
 
@@ -90,7 +90,8 @@ class Loader(ABC):
     """A modality's door: everything tl knows about the raw samples of one modality.
 
     `version` is part of every fingerprint: raise it whenever `decode` gives other arrays for the same bytes.
-    `measure_version` belongs to `measure` in the same way: what it gave is remembered.
+    `measure_version` belongs to `measure` in the same way: what it gave is remembered; and `augment_version` to
+    `augment`: states of variants are stored.
     """
 
     modality: ClassVar[str]
@@ -98,6 +99,7 @@ class Loader(ABC):
     inline: ClassVar[bool] = False  # True where a table column may hold the sample itself
     version: ClassVar[int] = 1
     measure_version: ClassVar[int] = 1
+    augment_version: ClassVar[int] = 1
 
     @final
     def check(self, source: Source) -> str | None:
@@ -125,6 +127,11 @@ class Loader(ABC):
     def augment(self, decoded: Any, rng: np.random.Generator) -> Any:
         """A random variant of a decoded sample that keeps its label; the sample itself where none is known."""
         return decoded
+
+    @property
+    def augments(self) -> bool:
+        """Whether augment() gives anything but the sample itself."""
+        return type(self).augment is not Loader.augment
 
     def measure(self, source: Source) -> Facts:
         """What misfits() must know of one sample, by a look that is much cheaper than a backbone; by default nothing.
@@ -163,18 +170,27 @@ class Identity:
 
     weights: digest of the weights; preprocessing: JSON-able values (sizes, means, pooling, tokenizer digest,
     loader version, ...); revision: hub commit or package version where known (recorded, no part of the key).
+    augmentation: JSON-able values that decide which random variant of each sample goes in, None for the sample itself.
     """
 
     weights: str
     preprocessing: Mapping[str, Any]
     architecture: str
     revision: str | None = None
+    augmentation: Mapping[str, Any] | None = None
 
     @property
     def fingerprint(self) -> str:
-        """64 hex digits over weights, architecture, preprocessing and tl's format version."""
-        facts = [FORMAT_VERSION, self.architecture, self.weights, dict(self.preprocessing)]
+        """64 hex digits over weights, architecture, preprocessing, augmentation and tl's format version."""
+        facts: list[object] = [FORMAT_VERSION, self.architecture, self.weights, dict(self.preprocessing)]
+        if self.augmentation is not None:
+            facts.append(dict(self.augmentation))
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def network(self) -> str:
+        """The fingerprint of the same without augmentation: what is known of the network alone goes by this."""
+        return replace(self, augmentation=None).fingerprint
 
 
 class Backbone(nn.Module, ABC):
@@ -185,11 +201,13 @@ class Backbone(nn.Module, ABC):
 
     need: what the loader must deliver (`Loader.decode_for`), a matter between a plugin's loader and its backbones;
     where it changes the pixels or samples it belongs into `identity.preprocessing`. ragged: whether windows differ in
-    shape or samples have several of them, so that the rows of an inner cut have no one shape.
+    shape or samples have several of them, so that the rows of an inner cut have no one shape. padded: whether windows
+    of several buckets may share a batch as wide as the widest in training, since what they are padded with is masked.
     """
 
     need: Any = None
     ragged: bool = False
+    padded: bool = False
 
     def __init__(self, segments: Sequence[tuple[str, nn.Module]], feature_dim: int, identity: Identity) -> None:
         super().__init__()
@@ -221,6 +239,14 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def collate(self, windows: Sequence[State]) -> State:
         """Windows of one bucket as a batch, padded to the bucket's width, never to each other."""
+
+    def perturb(self, state: State, rng: np.random.Generator) -> State:
+        """A random variant of a batch of windows on its way into training; by default the batch as it is.
+
+        state: as collate() gives it, left unchanged. For what is done to a front end's output, such as masks over a
+        spectrogram; `Loader.augment` varies the sample itself. Never called in evaluation or extraction.
+        """
+        return state
 
     def bucket(self, window: State) -> int:
         """The padded width that a window is computed at; windows of one bucket share forward shapes.
@@ -360,7 +386,11 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Mean loss. targets: int64 [B] (multiclass), float32 [B, C] (multilabel), float32 [B] (regression)."""
+        """Mean loss. targets: int64 [B] (multiclass), float32 [B, C] (multilabel), float32 [B] (regression).
+
+        Label smoothing needs a loss that takes probabilities too: of the classes, float32 [B, C] (multiclass), and
+        multilabel targets between 0 and 1.
+        """
 
     @abstractmethod
     def decode(self, logits: Tensor) -> Tensor:

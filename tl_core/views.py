@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -87,6 +88,7 @@ class View(Backbone):
         self._base = (base,)  # in a tuple: its segments are these, and must not count twice
         self.need = base.need
         # what rides along beside x has no place in rows of one shape
+        self.padded = base.padded
         self.ragged = base.ragged or any(isinstance(segment, Tapped) for _, segment in segments)
 
     def prepare(self, decoded: Any) -> Prepared:
@@ -97,6 +99,9 @@ class View(Backbone):
 
     def collate(self, windows: Sequence[State]) -> State:
         return self._base[0].collate(windows)
+
+    def perturb(self, state: State, rng: np.random.Generator) -> State:
+        return self._base[0].perturb(state, rng)
 
     def bucket(self, window: State) -> int:
         return self._base[0].bucket(window)

@@ -45,6 +45,10 @@ class Workspace:
         return self.step("extract") / "receipt.json"
 
     @property
+    def tuning(self) -> Path:
+        return self.step("tune") / "tune.json"
+
+    @property
     def model(self) -> Path:
         return self.step("tune") / "model"
 

@@ -26,13 +26,15 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmarks.selection.setting import CASES, RESULTS, ROOT, Case, manifest_of, spec_of, training_rows
+from tl_core.config import TuneConfig
 from tl_core.extraction import collate_samples, pool_windows
 from tl_core.heads import MulticlassHead
 from tl_core.linear_path import TIGHT, LinearProblem, moments, rotate
 from tl_core.manifest import Manifest
 from tl_core.registry import Registry, load_registry
-from tl_core.training.batches import Samples, even_batches
-from tl_core.training.finetune import warm_cosine
+from tl_core.training.drawing import even_batches
+from tl_core.training.schedule import share
+from tl_core.training.sources import RawSource
 from tl_core.types import Backbone, Prepared, State
 
 EPOCHS, BATCH, LR, HEAD_LR, DECAY, WARMUP, MAX_NORM = 5, 16, 1e-4, 3e-4, 0.01, 0.1, 1.0
@@ -69,7 +71,7 @@ def fine_tuned(
     cpu, started = time.process_time(), time.perf_counter()
     torch.manual_seed(seed)
     backbone = spec_of(registry, data, name, case.modality).build(twin)
-    samples = Samples(manifest, registry.loader(case.modality), backbone)
+    samples = RawSource(manifest, registry.loader(case.modality), backbone)
     rows, test = training_rows(manifest, case), manifest.rows("test")
     train = [p for _, batch in samples.batches([rows]) for p in batch]
     y = torch.from_numpy(manifest.target_array(rows))
@@ -111,9 +113,8 @@ def _train(backbone: Backbone, head: MulticlassHead, train: list[Prepared], y: T
         groups.append({"params": [p for p in module.parameters() if p.ndim <= 1], "lr": lr, "weight_decay": 0.0})
     optimizer = torch.optim.AdamW(groups)
     total = EPOCHS * math.ceil(len(train) / BATCH)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: warm_cosine(step, max(1, round(WARMUP * total)), total)
-    )
+    course = TuneConfig(warmup=WARMUP, schedule="cosine")
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: share(course, step, total))
     rng = np.random.default_rng(seed)
     for _ in range(EPOCHS):
         backbone.train()

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
@@ -20,9 +21,10 @@ from tl_core.extraction import collate_samples, resolve_device
 from tl_core.manifest import Manifest
 from tl_core.manifest.table import version_of
 from tl_core.registry import Registry
-from tl_core.store import FeatureStore
-from tl_core.training import finetune, predict_rows
-from tl_core.training.batches import Samples, even_batches
+from tl_core.store import FeatureStore, Space
+from tl_core.training import Job, finetune, predict_rows
+from tl_core.training.drawing import even_batches
+from tl_core.training.sources import RawSource
 from tl_core.types import Backbone, BackboneSpec, Loader
 from tl_core.weights import read_json
 from tl_core.workspace import write_json
@@ -47,6 +49,7 @@ class Budget:
         tune = {
             "strategy": "finetune", "train_from": "all", "epochs": self.epochs, "patience": self.epochs,
             "batch_size": self.batch_size, "lr": rate, "head_lr": self.head_lr,
+            "precision": "float32",
         }  # fmt: skip
         return validate({"seed": seed, "tune": tune})
 
@@ -121,31 +124,52 @@ def _remembered(
     name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
     path = cache / "trainings" / f"{name}.json"
     if not path.is_file():
-        write_json(path, asdict(_train(manifest, backbone, config, scratch, registry)))
+        with TemporaryDirectory() as folder:
+            write_json(path, asdict(_train(manifest, backbone, spec, config, scratch, registry, Path(folder))))
     return Trained(**read_json(path))
 
 
-def _train(manifest: Manifest, backbone: Backbone, config: RunConfig, scratch: bool, registry: Registry) -> Trained:
+def _train(
+    manifest: Manifest,
+    backbone: Backbone,
+    spec: BackboneSpec,
+    config: RunConfig,
+    scratch: bool,
+    registry: Registry,
+    folder: Path,
+) -> Trained:
     loader = registry.loader(manifest.modality)
-    spec = registry.head(manifest.modality, manifest.targets.task, "linear")
-    head = spec.build(backbone.feature_dim, manifest.targets)
     device = resolve_device(config.extract.device)
     backbone.to(memory_format=torch.channels_last)  # a fifth faster on a CPU
     started = time.process_time()
     if scratch:
         measure_norms(manifest, loader, backbone)
-    fit = finetune(manifest, loader, backbone, head, spec, config, device)
+    job = Job(
+        manifest=manifest,
+        train=manifest.rows("train"),
+        val=manifest.rows("val"),
+        loader=loader,
+        spec=replace(spec, builder=lambda *_: backbone),  # whatever weights it has by now
+        head_spec=registry.head(manifest.modality, manifest.targets.task, "linear"),
+        config=config,
+        device=device,
+        space=Space(backbone.fingerprint, "end", "float32"),
+        store=FeatureStore(folder / "store"),
+        state=folder / "state",
+    )
+    fit = finetune(job)
     seconds = time.process_time() - started
     rows = manifest.rows("test")
-    predicted = predict_rows(manifest, rows, loader, fit.backbone, fit.head, device)
-    chosen = fit.history[fit.best_epoch - 1]
+    predicted = predict_rows(manifest, rows, loader, backbone, fit.head, device)
+    history = fit.facts["finetune"]["history"]
+    chosen = history[fit.facts["finetune"]["best_epoch"] - 1]
     return Trained(
         rate=config.tune.lr,
         right=(predicted.argmax(axis=1) == manifest.target_array(rows)).tolist(),
         val=chosen["val"],
         val_loss=chosen["val_loss"],
-        loss=fit.history[-1]["loss"],
-        steps=len(fit.history) * len(even_batches(manifest.rows("train"), config.tune.batch_size)),
+        loss=history[-1]["loss"],
+        steps=len(history) * len(even_batches(manifest.rows("train"), config.tune.batch_size)),
         seconds=round(seconds, 1),
     )
 
@@ -165,7 +189,7 @@ def measure_norms(manifest: Manifest, loader: Loader, backbone: Backbone) -> Non
         norm.reset_running_stats()
         norm.momentum = None  # the plain mean over all batches
     backbone.train()
-    samples, rows = Samples(manifest, loader, backbone), manifest.rows("train")
+    samples, rows = RawSource(manifest, loader, backbone), manifest.rows("train")
     for _, prepared in samples.batches(even_batches(rows, 32)):
         for _, state, _ in collate_samples(backbone, prepared):
             backbone(state)

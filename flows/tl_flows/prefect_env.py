@@ -16,7 +16,8 @@ from tl_core.errors import UserError
 LOCAL_SERVER = "http://127.0.0.1:4200/api"
 LOCAL_HOSTS = ("127.0.0.1", "localhost")
 LOGGER = "tl"
-LOGGERS = (LOGGER, "tl_core.extraction", "tl_core.steps.select")  # which engine computes; what may not suit the data
+# which engine computes; what may not suit the data; what became of saved states
+LOGGERS = (LOGGER, "tl_core.extraction", "tl_core.steps.select", "tl_core.training")
 STAGE_LOGGER = f"{LOGGER}.stage"  # every line of a stage: for the run's history, not the terminal
 
 QUIET = {

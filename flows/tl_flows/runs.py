@@ -139,7 +139,8 @@ def project_session(root: Path) -> FlowSession:
 def publish(workspace: Workspace) -> None:
     """Put what users look for at the top of the output folder, as links to the steps' files where possible."""
     evaluated = workspace.step("evaluate")
-    for path in (workspace.metrics, evaluated / "predictions.parquet", workspace.ranking, workspace.quarantine):
+    told = workspace.metrics, workspace.ranking, workspace.tuning, workspace.quarantine
+    for path in (*told, evaluated / "predictions.parquet"):
         _link(path, workspace.root / path.name)
     model = workspace.root / "model"
     shutil.rmtree(model, ignore_errors=True)

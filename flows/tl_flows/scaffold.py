@@ -69,16 +69,17 @@ def pipeline_text(data: str, environment: str = ".venv") -> str:
 def params_text(data: str) -> str:
     """Every config key with its default and its meaning, as YAML with comments."""
     lines = ["# What a run may use. `tl run --set key=value` and `dvc exp run -S key=value` change it."]
-    section = ""
+    here: list[str] = []
     for name, kind, _, meaning in describe():
         *sections, key = name.split(".")
-        if sections and sections[0] != section:
-            section = sections[0]
-            lines += ["", f"{section}:"]
+        for depth, section in enumerate(sections):
+            if here[: depth + 1] != sections[: depth + 1]:
+                lines += ([] if depth else [""]) + [f"{'  ' * depth}{section}:"]
+        here = sections
         value = data if name == "data.path" else _default(name)
         text = yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("\n...\n").strip()
         comment = "; ".join(filter(None, (meaning, kind)))
-        lines.append(f"{'  ' if sections else ''}{key}: {text} # {comment}")
+        lines.append(f"{'  ' * len(sections)}{key}: {text} # {comment}")
     return "\n".join(lines) + "\n"
 
 

@@ -71,8 +71,16 @@ def _extract(outputs: Outputs) -> str:
 
 
 def _tune(outputs: Outputs) -> str:
-    chosen = [f"{key.replace('_', ' ')} {outputs[key]}" for key in ("strength", "best_epoch") if key in outputs]
-    return ", ".join([outputs["strategy"], *chosen, f"validation {outputs['watch']} {outputs['validation']:.4f}"])
+    asked = outputs.get("asked")
+    parts = [f"{asked}: {outputs['strategy']}" if asked == "auto" else str(outputs["strategy"])]
+    parts += [f"{key.replace('_', ' ')} {outputs[key]}" for key in ("strength", "best_epoch") if key in outputs]
+    told = [", ".join([*parts, f"validation {outputs['watch']} {outputs['validation']:.4f}"])]
+    told += [str(outputs[key]) for key in ("why", "stopped") if outputs.get(key)]
+    if said := outputs.get("more_data"):
+        told.append(f"{said} whether more data would help" if said == "can't tell" else str(said))
+    if outputs.get("memorised"):
+        told.append("WARNING: it has memorised training rows (the report says more)")
+    return "; ".join(told)
 
 
 def _evaluate(outputs: Outputs) -> str:
@@ -101,7 +109,9 @@ def features(select: StepResult, extract: StepResult) -> list[str]:
         own, twin = told.get("backbone", told), told.get("random", {})
         if extract.fresh:
             own, twin = _reused(own, 0), _reused(twin, 0)
-        lines = [_counts(_reused(own, own.get("computed", 0) + chosen), twin)]
+        rows = own.get("computed", 0) + own.get("reused", 0)
+        # a ranking for fine-tuning keeps other features of the same rows
+        lines = [_counts(_reused(own, min(rows, own.get("computed", 0) + chosen)), twin)]
     if others:
         lines.append(f"other candidates: computed {others:,}")
     if not extract.fresh:

@@ -173,9 +173,9 @@ def test_each_side_takes_its_best_rate_and_remembers_finished_trainings(
     seen: list[tuple[str, float]] = []
     train = few_labels._train
 
-    def watched(manifest: Manifest, backbone: Backbone, config: Any, scratch: bool, registry: Registry) -> Trained:
+    def watched(manifest: Manifest, backbone: Backbone, spec: Any, config: Any, *rest: Any) -> Trained:
         seen.append((backbone.fingerprint, config.tune.lr))
-        found = train(manifest, backbone, config, scratch, registry)
+        found = train(manifest, backbone, spec, config, *rest)
         return replace(found, val=1.0 if config.tune.lr == 1e-6 else 0.5)
 
     monkeypatch.setattr(few_labels, "_train", watched)

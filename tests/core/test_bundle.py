@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tl_core.bundle import ModelBundle, backbone_facts
+from tl_core.bundle import ModelBundle, backbone_facts, model_card
 from tl_core.config import validate
 from tl_core.errors import FormatError, UserError
 from tl_core.registry import Registry
@@ -124,3 +124,28 @@ def test_a_folder_is_recorded_as_it_was_asked_for(timeseries: Registry) -> None:
     folder = dataclasses.replace(spec, source="folder", location="/home/somebody/project/weights")
     assert backbone_facts(folder, "./weights", spec.build())["location"] == "./weights"
     assert backbone_facts(spec, spec.name, spec.build())["location"] == "tl_timeseries"
+
+
+def test_the_card_says_how_it_was_trained() -> None:
+    facts = {
+        "task": "multiclass", "modality": "image", "classes": ["a", "b"], "head": "linear",
+        "trained_segments": ["layer4"],
+        "backbone": {"name": "resnet50", "architecture": "ResNet", "weights": "9b", "revision": None, "licence": None,
+                     "pretrained_on": None},
+        "training": {"strategy": "lp_ft", "asked": "auto", "why": "fine-tuning pays", "trained_parameters": 14_964_736,
+                     "temperature": 1.3128, "memorised": True, "seed": 0, "update": None},
+    }  # fmt: skip
+    card = model_card(facts)
+    for line in (
+        "- Head: linear; trained segments: layer4 (14,964,736 parameters)",
+        "- Strategy: lp_ft, chosen by auto: fine-tuning pays",
+        "- Calibration: logits are divided by 1.31, which validation rows asked for",
+        "- **Warning: it has memorised training rows**; the run's report says more",
+        "- Seed: 0",
+    ):
+        assert f"\n{line}\n" in card
+    assert "Update" not in card
+    plain = model_card({**facts, "trained_segments": [], "training": {"strategy": "probe", "temperature": None}})
+    assert "- Head: linear; trained segments: none (frozen)" in plain
+    assert "- Strategy: probe\n" in plain
+    assert "Calibration" not in plain

@@ -28,7 +28,7 @@ def test_all_faults_are_told_at_once() -> None:
         load_config(overrides=["tune.strategi=probe", "data.max_bad=7", "zzz=1", "seed=-1"])
     lines = str(caught.value).splitlines()
     assert len(lines) == 4
-    assert "unknown config key 'tune.strategi'; did you mean strategy? allowed in tune: strategy, head" in str(
+    assert "unknown config key 'tune.strategi'; did you mean strategy? allowed in tune: strategy, minutes" in str(
         caught.value
     )
     assert "unknown config key 'zzz'; allowed: seed, modality" in str(caught.value)
@@ -65,4 +65,6 @@ def test_unreadable_files(tmp_path: Path, content: str) -> None:
 def test_every_key_is_described() -> None:
     keys = {row[0] for row in describe()}
     assert {"seed", "tune.lr", "data.max_bad", "store.path"} <= keys
-    assert next(r[:3] for r in describe() if r[0] == "tune.strategy") == ("tune.strategy", "probe | finetune", "probe")
+    assert next(r[:3] for r in describe() if r[0] == "tune.strategy") == (
+        "tune.strategy", "auto | probe | finetune | lp_ft | gradual | contrastive | scratch", "probe",
+    )  # fmt: skip

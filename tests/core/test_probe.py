@@ -185,6 +185,97 @@ def test_strengths_must_be_above_zero() -> None:
         probe("multiclass", (1.0, 0.0, -1.0))
 
 
+@pytest.mark.parametrize("task", ["multiclass", "multilabel", "regression"])
+def test_the_path_tells_how_the_training_rows_fare(task: Task) -> None:
+    fit = probe(task, (1.0,))
+    x, y = draw(task, 150, 12)
+    told = watch_metric(task, fit.head.decode(fit.head(x)).detach().numpy(), y.numpy())
+    assert fit.path[0]["train"] == pytest.approx(told, abs=0.05)  # the path is solved loosely
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+def test_balance_weighs_classes_as_scikit_learn_does(task: Task) -> None:
+    x, y = draw(task, 400, 12)
+    if task == "multiclass":
+        keep = (y != 0) | (torch.arange(400) % 5 == 0)
+        x, y = x[keep], y[keep]
+    targets, spec = classes(task), SPECS[task]
+    fit = fit_probe(x, y, x, y, spec.build(12, targets), spec, targets, (1.0,), False, balance=True)
+    head = linear(fit)
+    scaled = ((x.double() - head.mean) / head.scale).numpy()
+    model = LogisticRegression(C=1.0, tol=1e-10, max_iter=10_000, class_weight="balanced")
+    columns = [y.numpy()] if task == "multiclass" else list(y.numpy().T)
+    weight = np.concatenate([model.fit(scaled, column).coef_ for column in columns])
+    assert np.abs(head.linear.weight.detach().numpy() - weight).max() < 2e-3 * np.abs(weight).max()
+
+
+def test_values_have_no_classes_to_balance() -> None:
+    x, y = draw("regression", 30, 5)
+    targets, spec = classes("regression"), SPECS["regression"]
+    with pytest.raises(UserError, match=r"'tune\.balance' can't be true for regression.*set tune\.balance=false"):
+        fit_probe(x, y, x, y, spec.build(5, targets), spec, targets, (1.0,), True, balance=True)
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+def test_calibration_divides_the_weights_and_changes_no_decision(task: Task) -> None:
+    targets, spec = classes(task), SPECS[task]
+    x, y = draw(task, 60, 12)
+    x_val, y_val = draw(task, 400, 12, seed=1)
+
+    def fit(calibrate: bool) -> ProbeFit:
+        head = spec.build(12, targets)
+        return fit_probe(x, y, x_val, y_val, head, spec, targets, (0.1,), False, calibrate=calibrate)
+
+    plain, cooled = fit(False), fit(True)
+    assert plain.temperature is None
+    assert cooled.temperature is not None
+    assert cooled.temperature > 1.2  # so weak a penalty overfits 60 rows
+    torch.testing.assert_close(linear(cooled).linear.weight * cooled.temperature, linear(plain).linear.weight)
+    torch.testing.assert_close(cooled.val_logits * cooled.temperature, plain.val_logits)
+    with torch.no_grad():
+        losses = [float(one.head.loss(one.head(x_val), y_val)) for one in (plain, cooled)]
+    assert losses[1] < losses[0]
+
+
+def test_regression_is_not_calibrated() -> None:
+    x, y = draw("regression", 30, 5)
+    targets, spec = classes("regression"), SPECS["regression"]
+    fit = fit_probe(x, y, x, y, spec.build(5, targets), spec, targets, (1.0,), True, calibrate=True)
+    assert fit.temperature is None
+
+
+@pytest.mark.parametrize("balance", [False, True])
+@pytest.mark.parametrize("refit", [False, True])
+@pytest.mark.parametrize("task", ["multiclass", "multilabel", "regression"])
+def test_large_problems_come_to_the_same_by_a_shorter_way(
+    task: Task, refit: bool, balance: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if task == "regression" and balance:
+        pytest.skip("values have no classes")
+    targets, spec = classes(task), SPECS[task]
+    x, y = draw(task, 600, 12)
+    x_val, y_val = draw(task, 300, 12, seed=1)
+    strengths = (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0)
+
+    def fit() -> ProbeFit:
+        head = spec.build(12, targets)
+        return fit_probe(x, y, x_val, y_val, head, spec, targets, strengths, refit, balance=balance)
+
+    small = fit()
+    monkeypatch.setattr("tl_core.training.probe.LARGE", 0.0)
+    large, again = fit(), fit()
+    for name, tensor in large.head.state_dict().items():
+        assert tensor.numpy().tobytes() == again.head.state_dict()[name].numpy().tobytes(), name
+    visited = [row["strength"] for row in large.path]
+    assert visited == sorted(visited, reverse=True)
+    assert len(visited) <= len(strengths)
+    best = max(large.path, key=lambda row: (row["val"], -row["val_loss"], row["strength"]))
+    assert large.strength == best["strength"]
+    with torch.no_grad():
+        said = [watch_metric(task, one.head.decode(one.head(x_val)).numpy(), y_val.numpy()) for one in (small, large)]
+    assert said[1] == pytest.approx(said[0], abs=0.02)
+
+
 class Mlp(Head):
     def __init__(self) -> None:
         super().__init__()

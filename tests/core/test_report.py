@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import rankings
+import tunings
 from pydantic import TypeAdapter
 
 from tl_core.errors import FormatError
@@ -29,6 +30,7 @@ from tl_core.report import (
     Ranking,
     ReportFacts,
     RunSummary,
+    Tuning,
     render_report,
     write_plots,
 )
@@ -45,7 +47,6 @@ MESSAGES = (
     ("any chance of a table outside tomorrow or are you closed", "book a table", "opening hours"),
 )
 CONFIG = "seed: 0\ndata:\n  path: samples/intents.csv\n  label: intent\n  group: author\ntune:\n  strategy: probe\n"
-STRENGTHS = (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
 
 
 def evaluated(
@@ -70,11 +71,11 @@ def ranked(**more: Any) -> Ranking:
     return TypeAdapter(Ranking).validate_python(rankings.ranking(**more))
 
 
+def tuned(**more: Any) -> Tuning:
+    return TypeAdapter(Tuning).validate_python(tunings.tuning(**more))
+
+
 def text_demo() -> ReportFacts:
-    path = [
-        {"strength": s, "train": 1 - 0.09 * k, "val": 0.93 - 0.011 * (k - 4) ** 2}
-        for k, s in enumerate(STRENGTHS[::-1])
-    ]
     return ReportFacts(
         title="Support messages",
         modality="text",
@@ -95,8 +96,7 @@ def text_demo() -> ReportFacts:
         strategy="probe",
         evaluation=classified(INTENTS, 18 * 7, signal=4.0),
         ranking=ranked(),
-        path=path,
-        chosen=0.1,
+        tuning=tuned(),
         examples=[
             Example(f"intents.csv:{100 + 7 * i}", label, predicted, f"<p>{html.escape(text)}</p>", 0.97 - 0.06 * i)
             for i, (text, label, predicted) in enumerate(MESSAGES)
@@ -125,17 +125,6 @@ def picture(hue: int, side: int = 48) -> str:
 
 def image_demo(classes: int = 60) -> ReportFacts:
     names = tuple(f"species {i:02d}" for i in range(classes))
-    epochs = range(1, 11)
-    history = [
-        {
-            "epoch": e,
-            "train_loss": 2.0 / e + 0.1,
-            "val_loss": 1.9 / e + 0.25 + 0.012 * e,
-            "val": 0.9 - 0.5 / e,
-            "lr": 1e-4,
-        }
-        for e in epochs
-    ]
     return dataclasses.replace(
         text_demo(),
         title="Leaves",
@@ -143,8 +132,7 @@ def image_demo(classes: int = 60) -> ReportFacts:
         strategy="finetune",
         data=DataFacts("0a" * 16, {s: dict.fromkeys(names, 30) for s in ("train", "test")}),
         evaluation=classified(names, 30 * classes, signal=5.5, rival=5.4),
-        path=history,
-        chosen=8,
+        tuning=TypeAdapter(Tuning).validate_python(tunings.by_auto()),
         examples=[
             Example(
                 f"test/species {i:02d}/img_{i}.png",
@@ -177,7 +165,7 @@ def regression_demo() -> ReportFacts:
     model, rival = truth + rng.normal(0, 25, 400), truth.mean() + rng.normal(0, 30, 400)
     example = Example("day 17", "412.5", "301.2", "<p>a rainy monday</p>")
     return dataclasses.replace(
-        text_demo(), title="Bicycle rides a day", modality="series", path=text_demo().path, examples=[example],
+        text_demo(), title="Bicycle rides a day", modality="series", tuning=tuned(watch="r2"), examples=[example],
         evaluation=evaluated(Targets("regression"), model, truth, rival),
         data=DataFacts("2c" * 16, {"test": {"rows": 400}}),
     )  # fmt: skip
@@ -251,7 +239,7 @@ def test_facts_survive_their_file(demo: ReportFacts, tmp_path: Path) -> None:
 def test_unreadable_facts_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "facts.json"
     for content, message in (
-        ('{"format": 99, "facts": {}}', "has format 99, this tl reads up to 2; update tl"),
+        ('{"format": 99, "facts": {}}', "has format 99, this tl reads up to 3; update tl"),
         ('{"format": 1, "facts": {}}', "unreadable report facts .*evaluate again"),
         ("{", "unreadable report facts"),
     ):
@@ -299,7 +287,17 @@ def test_hostile_text_stays_text() -> None:
                 rankings.candidate("</svg>", 2, 0.4, tied=True), rankings.dropped(evil, evil),
             ],
         ),
-        path=[{"strength": 1.0, evil: 0.5}, {"strength": 2.0, evil: 0.6}],
+        tuning=tuned(
+            strategy=evil, watch=evil, finetune=tunings.finetune(
+                trained_segments=[evil], update=evil, stopped=evil, precision=evil, cut_why=evil,
+                cut={"name": evil, "bytes": 1, "rows": 1, "views": 1},
+            ),
+            search=tunings.search(watch=evil, best={"settings": {evil: evil}, "value": 0.5}, importance={evil: 1.0}),
+            decision=tunings.decision(chosen=evil, why=evil, candidates=[
+                tunings.candidate(evil, 0.5), tunings.skipped("</svg>", evil)
+            ]),
+            curve=tunings.curve(text=evil), gap=tunings.gap(text=evil),
+        ),
     )  # fmt: skip
     text = render_report(facts)
     page = Page(text)
@@ -330,7 +328,7 @@ def test_huge_facts_keep_the_page_under_five_megabytes() -> None:
 
 
 def test_a_run_without_extras_has_no_empty_sections() -> None:
-    facts = dataclasses.replace(text_demo(), ranking=None, path=(), examples=(), run=None, config="", chosen=None)
+    facts = dataclasses.replace(text_demo(), ranking=None, tuning=None, examples=(), run=None, config="")
     page = Page(render_report(facts))
     assert [a["href"] for a in page.of("a")][1:] == ["#result", "#classes", "#confusions", "#data", "#provenance"]
     assert "Seconds per step" not in render_report(facts)
@@ -353,21 +351,27 @@ def test_scales_have_round_ticks() -> None:
 def test_plot_files_hold_what_dvc_draws(task: Task, tmp_path: Path) -> None:
     facts = {"multiclass": text_demo, "regression": regression_demo, "multilabel": multilabel_demo}[task]()
     table = pa.table({"label": ["a,b", "c", None], "predicted": ["c", "c", None]})
-    written = write_plots(facts.evaluation, table, tmp_path, path=facts.path)
+    written = write_plots(facts.evaluation, table, tmp_path, tuning=facts.tuning)
     names = [path.name for path in written]
     expected = {
-        "multiclass": ["confusion.csv", "classes.csv", "path.csv"],
-        "regression": ["scatter.csv", "path.csv"],
-        "multilabel": ["classes.csv", "path.csv"],
+        "multiclass": ["confusion.csv", "classes.csv"],
+        "regression": ["scatter.csv"],
+        "multilabel": ["classes.csv"],
     }
-    assert names == expected[task]
+    assert names == [*expected[task], "path.csv", "learning_curve.csv"]
     if task != "multilabel":
         with written[0].open(newline="") as stream:
             assert list(csv.DictReader(stream)) == [
                 {"actual": "a,b", "predicted": "c"},
                 {"actual": "c", "predicted": "c"},
             ]
-    assert (tmp_path / "path.csv").read_text().startswith("strength,train,val\n0.01,1")
+    assert (tmp_path / "path.csv").read_text().startswith("strength,train,val,val_loss\n1000.0,0.82,")
+    assert (tmp_path / "learning_curve.csv").read_text().startswith("share,rows,value,low,high\n0.1,206,0.71,")
+    fitted = TypeAdapter(Tuning).validate_python(tunings.by_auto(probe=None, curve=None))
+    write_plots(facts.evaluation, table, tmp_path, tuning=fitted)
+    assert (tmp_path / "history.csv").read_text().startswith("epoch,loss,train,val_loss,val,lr\n1,")
+    assert not (tmp_path / "path.csv").exists()
+    assert not (tmp_path / "learning_curve.csv").exists()
     json.dumps(facts.evaluation.flat_metrics(), allow_nan=False)
 
 

@@ -48,6 +48,7 @@ def make_outputs(workspace: Workspace, accuracy: float) -> None:
     for path in (
         workspace.step("evaluate") / "predictions.parquet",
         workspace.quarantine,
+        workspace.tuning,
         workspace.model / "bundle.json",
         workspace.model / "head.safetensors",
     ):
@@ -84,7 +85,7 @@ def test_the_output_folder_ends_with_what_users_look_for(tmp_path: Path) -> None
     assert run.model_folder == out / "model"
     assert sorted(p.name for p in out.iterdir()) == [
         ".tl", "artifacts", "metrics.json", "model", "predictions.parquet", "quarantine.csv", "ranking.json",
-        "report.html",
+        "report.html", "tune.json",
     ]  # fmt: skip
     assert (out / "predictions.parquet").read_text() == "0.9"
     assert sorted(p.name for p in (out / "model").iterdir()) == ["bundle.json", "head.safetensors"]

@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -119,11 +119,16 @@ def test_params_hold_every_key_with_its_default(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(params_text("data"))
     assert load_config(path) == RunConfig()
-    values = yaml.safe_load(path.read_text())
-    keys = {f"{k}.{s}" for k, v in values.items() if isinstance(v, dict) for s in v} | {
-        k for k, v in values.items() if not isinstance(v, dict)
-    }
-    assert keys == {name for name, *_ in describe()}
+    assert sorted(keys_of(yaml.safe_load(path.read_text()))) == sorted(name for name, *_ in describe())
+
+
+def keys_of(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """The dotted names of all values, those in sections of sections too."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from keys_of(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key
 
 
 @pytest.mark.parametrize(("folder", "modality"), PROJECTS)

@@ -63,6 +63,27 @@ def test_a_step_is_one_line(step: str, line: str) -> None:
     assert summary.describe(step, OUTPUTS[step]) == line
 
 
+@pytest.mark.parametrize(
+    ("told", "line"),
+    [
+        (
+            {"asked": "auto", "strategy": "lp_ft", "best_epoch": 6, "why": "fine-tuning pays: 0.93 against 0.90",
+             "more_data": "more data would help", "memorised": False, "stopped": None},
+            "auto: lp_ft, best epoch 6, validation accuracy 0.9300; fine-tuning pays: 0.93 against 0.90; more data "
+            "would help",
+        ),
+        (
+            {"asked": "finetune", "strategy": "finetune", "best_epoch": 2, "more_data": "can't tell",
+             "memorised": True},
+            "finetune, best epoch 2, validation accuracy 0.9300; can't tell whether more data would help; WARNING: it "
+            "has memorised training rows (the report says more)",
+        ),
+    ],
+)  # fmt: skip
+def test_the_training_in_one_line_says_why_and_warns(told: dict[str, Any], line: str) -> None:
+    assert summary.describe("tune", {"watch": "accuracy", "validation": 0.93, **told}) == line
+
+
 def test_many_that_dropped_out_are_counted() -> None:
     gone = [{"name": f"vit{i}", "status": "dropped", "reason": "no network"} for i in range(3)]
     outputs = {"chosen": "a", "why": "the only one left", "candidates": [{"name": "a", "status": "ranked"}, *gone]}

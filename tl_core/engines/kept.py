@@ -57,8 +57,9 @@ class KeptModel:
 
     def __init__(self, store: Path | None, backbone: Backbone, stop: int, version: str) -> None:
         cut = [*backbone.segment_names, END][stop]
-        self.blank = Meta(backbone.fingerprint, cut, version, libraries(backbone))
-        parts = (backbone.fingerprint[:16], cut[:40], version.partition("-")[0])
+        network = backbone.identity.network
+        self.blank = Meta(network, cut, version, libraries(backbone))
+        parts = (network[:16], cut[:40], version.partition("-")[0])
         name = "-".join(re.sub(r"[^A-Za-z0-9_.]", "_", part) for part in parts)
         self._path = None if store is None else store / FOLDER / name
 

@@ -59,7 +59,8 @@ def verdict(evaluation: Evaluation) -> Verdict:
 def meaning(evaluation: Evaluation, strategy: str = "probe") -> str:
     """What the verdict means in plain words, without a full stop: does pretraining help on these data?
 
-    strategy: `probe` or `finetune`, because a fine-tuned network owes its gain to more than its first weights.
+    strategy: as tuning names it, because a fine-tuned network owes its gain to more than its first weights, and one
+    that was trained from scratch owes it nothing.
     """
     task, floors = evaluation.task, evaluation.floors
     majority, random = floors.get("majority"), floors.get("random_init")
@@ -74,8 +75,15 @@ def meaning(evaluation: Evaluation, strategy: str = "probe") -> str:
         better = "" if majority is None else f"better than {_MAJORITY[task]} by {_amount(majority, task)}; "
         return f"{better}not compared with random weights"
     same = "the same network with random weights"
+    what = "pretraining"
     if strategy == "probe":
         ours, rival, beat, helps = "pretrained features", same, "beat", "pretraining helps here"
+    elif strategy == "scratch":
+        ours, rival, beat, helps = (
+            "the network trained from random weights", f"a probe on {same}", "beats",
+            "training it helps here, and pretraining had no part in it",
+        )  # fmt: skip
+        what = "training it"
     else:
         ours, rival, beat, helps = (
             "the fine-tuned network", f"a probe on {same}", "beats", "pretraining and fine-tuning together help here"
@@ -83,10 +91,10 @@ def meaning(evaluation: Evaluation, strategy: str = "probe") -> str:
     if random.gain.low > 0:
         return f"{ours} {beat} {rival} by {_amount(random, task)}: {helps}"
     if random.gain.high < 0:
-        return f"{rival} does better than {ours} by {_amount(random, task)}: pretraining hurts here"
+        return f"{rival} does better than {ours} by {_amount(random, task)}: {what} hurts here"
     return (
-        f"can't tell whether pretraining helps here: {ours} may be {_points(-random.gain.low, task)} worse or "
-        f"{_points(random.gain.high, task)} better than {rival}"
+        f"can't tell whether {what} helps here: {ours} may be {_points(max(0.0, -random.gain.low), task)} worse or "
+        f"{_points(max(0.0, random.gain.high), task)} better than {rival}"
     )
 
 

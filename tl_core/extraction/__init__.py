@@ -3,16 +3,18 @@
 from tl_core.engines import resolve_device
 from tl_core.extraction.boundaries import boundaries
 from tl_core.extraction.decoding import decoded, decoder_pool
-from tl_core.extraction.embedding import collate_samples, embed
+from tl_core.extraction.embedding import by_bucket, collate_samples, embed
 from tl_core.extraction.extract import Extraction, extract, features, fill, precision_of, space_of
-from tl_core.extraction.rows import DTYPES, pool_windows
+from tl_core.extraction.rows import DTYPES, NotFinite, pool_windows
 from tl_core.types import END
 
 __all__ = [
     "DTYPES",
     "END",
     "Extraction",
+    "NotFinite",
     "boundaries",
+    "by_bucket",
     "collate_samples",
     "decoded",
     "decoder_pool",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -12,6 +12,8 @@ from tl_core.engines import TorchEngine
 from tl_core.extraction.rows import DTYPES, embedding
 from tl_core.extraction.windows import Windows
 from tl_core.types import Backbone, Prepared, State
+
+MOST_PADDING = 0.5  # of a batch in training
 
 
 def embed(backbone: Backbone, samples: Sequence[Prepared], device: torch.device, precision: str) -> Tensor:
@@ -34,11 +36,33 @@ def collate_samples(backbone: Backbone, prepared: Sequence[Prepared]) -> list[tu
 
     A bucket's windows come in one batch, as many as there are: gradients should not see windows twice.
     """
+    return [
+        (bucket, backbone.collate([w for w, _ in items]), torch.tensor([owner for _, owner in items]))
+        for bucket, items in by_bucket(backbone, prepared, backbone.bucket)
+    ]
+
+
+def by_bucket(
+    backbone: Backbone, prepared: Sequence[Prepared], bucket_of: Callable[[State], int]
+) -> list[tuple[int, list[tuple[State, int]]]]:
+    """The samples' windows, each with its owner, by bucket; where padding is masked, with those of the next narrower.
+
+    So they are joined as long as at most half of a batch is padding: a network computes few wide batches quicker than
+    many narrow ones, and all the more so backwards.
+    """
     buckets: dict[int, list[tuple[State, int]]] = {}
     for owner, sample in enumerate(prepared):
         for window in sample.windows:
-            buckets.setdefault(backbone.bucket(window), []).append((window, owner))
-    return [
-        (bucket, backbone.collate([w for w, _ in items]), torch.tensor([owner for _, owner in items]))
-        for bucket, items in sorted(buckets.items())
-    ]
+            buckets.setdefault(bucket_of(window), []).append((window, owner))
+    groups: list[tuple[int, list[tuple[State, int]]]] = []
+    filled = 0  # places of the last group that are no padding
+    for bucket, items in sorted(buckets.items(), reverse=True):
+        if backbone.padded and groups:
+            widest, group = groups[-1]
+            filled += bucket * len(items)
+            if filled >= (1 - MOST_PADDING) * widest * (len(group) + len(items)):
+                group += items
+                continue
+        filled = bucket * len(items)
+        groups.append((bucket, items))
+    return groups[::-1]

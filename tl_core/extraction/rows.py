@@ -69,6 +69,10 @@ def unpacked(row: Row, truncated: bool) -> Prepared:
     return Prepared(tuple(windows[number] for number in sorted(windows)), truncated)
 
 
+class NotFinite(UserError):  # noqa: N818 - named for what it tells
+    """A feature that its precision class can't hold."""
+
+
 class Rows:
     """Rows on their way into a space, written in batches small enough that a kill loses little.
 
@@ -137,7 +141,7 @@ class Rows:
             more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
             half = self._dtype == np.float16
             remedy = "set extract.precision to float32" if half else "check the weights"
-            raise UserError(
+            raise NotFinite(
                 f"features of {', '.join(bad[:5])}{more} are not finite in {self._space.precision}; {remedy}"
             )
 

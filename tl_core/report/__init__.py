@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tl_core.report.ranking import Ranking as Ranking
     from tl_core.report.summary import FloorSummary as FloorSummary
     from tl_core.report.summary import RunSummary as RunSummary
+    from tl_core.report.tuning import Tuning as Tuning
 
 _HOME = {
     "facts": ("BackboneFacts", "DataFacts", "Example", "ReportFacts"),
@@ -29,6 +30,7 @@ _HOME = {
     "plot_files": ("write_plots",),
     "ranking": ("RankedBackbone", "Ranking"),
     "summary": ("FloorSummary", "RunSummary"),
+    "tuning": ("Tuning",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = sorted(_MODULE_OF)

@@ -6,15 +6,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tl_core.errors import FormatError
 from tl_core.evaluation import Evaluation, floor_title, meaning, metric_title, verdict
 from tl_core.report.ranking import Ranking
 from tl_core.report.summary import FloorSummary, RunSummary
+from tl_core.report.tuning import Tuning
 from tl_core.workspace import write_text
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ class Example:
 class ReportFacts:
     """What `render_report` shows.
 
-    ranking: which backbones competed, and how that went; path: the probe's strengths or the fine-tuning's epochs, each
-    with `strength` or `epoch` and numbers; chosen: the strength or epoch that was taken; provenance: name -> version
-    or other text; config: YAML; run: seconds per step, None where the page has to be the same after every run.
+    strategy: the one that was fitted; ranking: which backbones competed, and how that went; tuning: how the model was
+    trained; provenance: name -> version or other text; config: YAML; run: seconds per step, None where the page has to
+    be the same after every run.
     """
 
     title: str
@@ -74,8 +74,7 @@ class ReportFacts:
     strategy: str
     evaluation: Evaluation
     ranking: Ranking | None = None
-    path: Sequence[Mapping[str, Any]] = ()
-    chosen: float | None = None
+    tuning: Tuning | None = None
     examples: Sequence[Example] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
     config: str = ""

@@ -9,6 +9,7 @@ from tl_core.report import plots
 from tl_core.report.facts import Example, ReportFacts
 from tl_core.report.ranking_section import ranking_section
 from tl_core.report.templates import render
+from tl_core.report.tuning_section import tuning_section
 
 MAX_CLASS_ROWS = 300  # the limits together keep the page under 5 MB whatever the data are
 FOLD_CLASSES = 15  # shown at once; the others unfold
@@ -44,7 +45,7 @@ def _context(facts: ReportFacts) -> dict[str, Any]:
         "confusions": plots.confusions(evaluation),
         "matrix": plots.matrix(evaluation),
         "scatter": plots.scatter(evaluation),
-        "curves": plots.curves(facts.path, facts.chosen),
+        "training": tuning_section(facts.tuning) if facts.tuning else None,
         "backbones": ranking_section(facts.ranking) if facts.ranking else None,
         "examples": examples,
         "examples_left_out": len(facts.examples) - len(examples),

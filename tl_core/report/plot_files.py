@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from tl_core.evaluation import Evaluation
+from tl_core.report.tuning import Tuning
 from tl_core.workspace import write_text
 
-_FILES = frozenset({"confusion.csv", "scatter.csv", "classes.csv", "path.csv", "history.csv"})
+_FILES = frozenset({"confusion.csv", "scatter.csv", "classes.csv", "path.csv", "history.csv", "learning_curve.csv"})
 
 
-def write_plots(
-    evaluation: Evaluation, table: pa.Table, folder: Path, *, path: Sequence[Mapping[str, Any]] = ()
-) -> list[Path]:
+def write_plots(evaluation: Evaluation, table: pa.Table, folder: Path, *, tuning: Tuning | None = None) -> list[Path]:
     """Write the plot files into folder and return them.
 
-    table: the predictions table; path: the probe's strengths or the fine-tuning's epochs. Files: `confusion.csv`
-    (actual, predicted of each test row; multiclass), `scatter.csv` (the same as numbers; regression), `classes.csv`
-    (precision, recall and F1 of each class or label), `path.csv` or `history.csv`. What another task or strategy has
-    left there is removed.
+    table: the predictions table; tuning: how the model was trained. Files: `confusion.csv` (actual, predicted of each
+    test row; multiclass), `scatter.csv` (the same as numbers; regression), `classes.csv` (precision, recall and F1 of
+    each class or label), `path.csv` (the probe's strengths), `history.csv` (the epochs of a fine-tuning),
+    `learning_curve.csv`. What another task or strategy has left there is removed.
     """
     written: dict[str, str] = {}
     if evaluation.task != "multilabel":
@@ -37,15 +36,21 @@ def write_plots(
             [row.name, row.support, *(_value(getattr(row, rate)) for rate in rates)] for row in evaluation.per_class
         ]
         written["classes.csv"] = _csv(["class", "support", *rates], rows)
-    if path:
-        columns = list(path[0])
-        name = "path.csv" if "strength" in columns else "history.csv"
-        written[name] = _csv(columns, ([point.get(c) for c in columns] for point in path))
+    written |= _of_tuning(tuning) if tuning else {}
     for name in _FILES - written.keys():
         (folder / name).unlink(missing_ok=True)
     for name, text in written.items():
         write_text(folder / name, text)
     return [folder / name for name in written]
+
+
+def _of_tuning(tuning: Tuning) -> dict[str, str]:
+    steps = {
+        "path.csv": tuning.probe.path if tuning.probe else (),
+        "history.csv": tuning.finetune.history if tuning.finetune else (),
+        "learning_curve.csv": tuning.curve.points if tuning.curve else (),
+    }
+    return {name: _csv(vars(rows[0]), (vars(row).values() for row in rows)) for name, rows in steps.items() if rows}
 
 
 def _value(interval: Any) -> float | None:

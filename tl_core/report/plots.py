@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from tl_core.evaluation import Evaluation, Interval, floor_title, metric_title
-from tl_core.report.scale import Scale
+from tl_core.report.scale import Scale, fitting
 from tl_core.report.templates import LABEL_CHARACTERS, short
 
 MAX_MATRIX = 100  # classes that a heat map can show; past that the most confused ones
@@ -32,28 +31,6 @@ class Bar:
 class Bars:
     rows: list[Bar]
     ticks: list[tuple[float, str]]
-
-
-@dataclass(frozen=True)
-class Line:
-    """One series: its points (x, y) in percent from the left and from the top, with the text of each."""
-
-    name: str
-    points: list[tuple[float, float, str]]
-
-    @property
-    def polyline(self) -> str:
-        return " ".join(f"{x},{y}" for x, y, _ in self.points)
-
-
-@dataclass(frozen=True)
-class Lines:
-    title: str
-    x_title: str
-    lines: list[Line]
-    x_ticks: list[tuple[float, str]]
-    y_ticks: list[tuple[float, str]]
-    chosen: float | None
 
 
 @dataclass(frozen=True)
@@ -118,35 +95,6 @@ def comparison_bars(intervals: Sequence[Interval | None], ends: tuple[float, flo
     return [None if interval is None else _bar("", "model", interval, scale) for interval in intervals]
 
 
-def curves(path: Sequence[Mapping[str, Any]], chosen: float | None) -> list[Lines]:
-    """One picture for metrics and one for losses over the regularisation strength or the epochs."""
-    x_key = next((key for key in ("strength", "epoch") if path and key in path[0]), None)
-    if x_key is None:
-        return []
-    xs = [float(point[x_key]) for point in path]
-    log = x_key == "strength" and min(xs) > 0
-    x = Scale(min(xs), max(xs), log) if min(xs) < max(xs) else Scale(min(xs) * 0.5, max(xs) * 1.5 + 1e-9, log)
-    keys = [k for k in path[0] if k != x_key and _is_curve(k) and any(_number(p.get(k)) is not None for p in path)]
-    pictures = []
-    for title, wanted in (("metric", [k for k in keys if "loss" not in k]), ("loss", [k for k in keys if "loss" in k])):
-        series = {k: [(a, v) for a, p in zip(xs, path) if (v := _number(p.get(k))) is not None] for k in wanted}
-        if series:
-            y = _fitting([v for points in series.values() for _, v in points])
-            lines = [
-                Line(
-                    k.replace("_", " "),
-                    [(x.at(a), round(100 - y.at(v), 2), f"{v:.4g} at {a:g}") for a, v in sorted(points)],
-                )
-                for k, points in series.items()
-            ]
-            y_ticks = [(round(100 - at, 2), text) for at, text in y.ticks(5)]
-            x_ticks = x.ticks() if log else [t for t in x.ticks(8) if "." not in t[1]] or x.ticks(8)
-            at = None if chosen is None else x.at(chosen)
-            x_title = "L2 strength (log scale)" if log else x_key
-            pictures.append(Lines(title, x_title, lines, x_ticks, y_ticks, at))
-    return pictures
-
-
 def matrix(evaluation: Evaluation) -> Matrix | None:
     """The confusion matrix as coloured cells; past 100 classes, of those with the most errors."""
     if evaluation.confusion is None:
@@ -186,8 +134,8 @@ def scatter(evaluation: Evaluation) -> Scatter | None:
     """Predicted over actual value, both on the same range of numbers."""
     if len(evaluation.pairs) < 2:
         return None
-    x = _fitting([actual for actual, _ in evaluation.pairs])
-    y = _fitting([value for pair in evaluation.pairs for value in pair])
+    x = fitting([actual for actual, _ in evaluation.pairs])
+    y = fitting([value for pair in evaluation.pairs for value in pair])
     low, high = max(x.low, y.low), min(x.high, y.high)
     return Scatter(
         points=[(x.at(a), round(100 - y.at(p), 2)) for a, p in evaluation.pairs],
@@ -199,20 +147,3 @@ def scatter(evaluation: Evaluation) -> Scatter | None:
 
 def _bar(label: str, kind: str, interval: Interval, scale: Scale) -> Bar:
     return Bar(label, kind, interval, *(scale.at(v) for v in (interval.value, interval.low, interval.high)))
-
-
-def _is_curve(key: str) -> bool:
-    return key not in ("lr", "head_lr", "seconds", "step", "steps")
-
-
-def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
-
-
-def _fitting(values: Sequence[float]) -> Scale:
-    """A scale with a little air around the values."""
-    low, high = min(values), max(values)
-    air = (high - low) * 0.06 or abs(high) * 0.05 or 1.0
-    return Scale(low - air, high + air)

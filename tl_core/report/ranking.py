@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from tl_core.errors import FormatError
-from tl_core.report.templates import listed, number, percent
+from tl_core.report.formats import read_format
+from tl_core.report.templates import listed, percent
+from tl_core.report.units import amount, difference, unit_of
 
 FORMAT_VERSION = 2
 
@@ -130,18 +130,7 @@ class Ranking:
     @classmethod
     def load(cls, path: Path) -> Ranking:
         """Read ranking.json. Raises FormatError on another format's or a damaged file."""
-        from pydantic import TypeAdapter, ValidationError
-
-        try:
-            value = json.loads(path.read_text(encoding="utf-8"))
-            found = value["format"]
-            if found > FORMAT_VERSION:
-                raise FormatError(f"{path} has format {found}, this tl reads format {FORMAT_VERSION}; update tl")
-            if found < FORMAT_VERSION:
-                raise FormatError(f"{path} has format {found}, of an older tl; run `tl select` again")
-            return TypeAdapter(Ranking).validate_python(value)
-        except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
-            raise FormatError(f"unreadable ranking {path}: {type(error).__name__}; run `tl select` again") from error
+        return read_format(Ranking, path, FORMAT_VERSION, "ranking", "select")
 
     @property
     def measured(self) -> list[RankedBackbone]:
@@ -183,16 +172,15 @@ class Ranking:
     @property
     def unit(self) -> str:
         """What differences are told in: points (hundredths) of a share, the number itself for R²."""
-        return "R²" if self.task == "regression" else "points"
+        return unit_of(self.metric)
 
-    def amount(self, value: float, metric: str = "") -> str:
+    def amount(self, value: float, title: str = "") -> str:
         """A difference with its unit: `0.8 points`, `0.8 points of accuracy`, `0.008 of R²`."""
-        words = f"of {self.unit}" if self.task == "regression" else f"{self.unit} of {metric}" if metric else self.unit
-        return f"{self.difference(value)} {words}"
+        return amount(value, self.metric, title)
 
     def difference(self, value: float) -> str:
         """A difference between two metrics in `unit`, without its name."""
-        return number(value) if self.task == "regression" else f"{100 * value + 0:.1f}".replace("-", "−")
+        return difference(value, self.metric)
 
     @property
     def rivals(self) -> list[RankedBackbone]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -27,6 +28,13 @@ class Scale:
         step = _round_step((self.high - self.low) / count)
         lowest, highest = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         return [(self.at(i * step), f"{i * step:.6g}") for i in range(lowest, highest + 1)]
+
+
+def fitting(values: Sequence[float]) -> Scale:
+    """A scale with a little air around the values."""
+    low, high = min(values), max(values)
+    air = (high - low) * 0.06 or abs(high) * 0.05 or 1.0
+    return Scale(low - air, high + air)
 
 
 def _round_step(step: float) -> float:

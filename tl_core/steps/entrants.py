@@ -226,7 +226,7 @@ def together(spec: BackboneSpec, config: RunConfig) -> BackboneSpec | None:
     A probe sees the embedding alone, so that is what it is ranked on. Fine-tuning can use whatever any layer knows, and
     a probe on the pooled outputs of all layers foresees it better (Evci et al., Head2Toe, ICML 2022, arXiv:2201.03529).
     """
-    return all_views(spec) if config.tune.strategy == "finetune" and spec.view is None else None
+    return all_views(spec) if not config.tune.may_probe and spec.view is None else None
 
 
 def reason(error: Exception) -> str:

@@ -27,7 +27,7 @@ from tl_core.extraction import features, resolve_device
 from tl_core.heads import linear_heads
 from tl_core.manifest import Manifest
 from tl_core.registry import Registry
-from tl_core.report import BackboneFacts, DataFacts, Example, Ranking, ReportFacts, render_report, write_plots
+from tl_core.report import BackboneFacts, DataFacts, Example, Ranking, ReportFacts, Tuning, render_report, write_plots
 from tl_core.steps.backbone import Lazy, chosen, located
 from tl_core.steps.record import recorded
 from tl_core.store import FeatureStore, Space
@@ -44,7 +44,7 @@ def evaluate(config: RunConfig, registry: Registry, workspace: Workspace) -> dic
     with recorded(workspace, "evaluate") as results:
         manifest = Manifest.load(workspace.manifest, workspace.root)
         request, spec = chosen(registry, workspace, manifest.modality)
-        receipt, tuned = read_json(workspace.receipt), read_json(workspace.step("tune") / "tune.json")
+        receipt, tuned = read_json(workspace.receipt), Tuning.load(workspace.tuning)
         loader, store = registry.loader(manifest.modality), FeatureStore(workspace.store)
         rows = _Rows(config, manifest, loader, store, receipt["precision"])
         bundle = ModelBundle.load(
@@ -81,7 +81,7 @@ def evaluate(config: RunConfig, registry: Registry, workspace: Workspace) -> dic
         report = _with_examples(report, loader, manifest, predictions, table)
         report.save(folder / "report.json")
         write_text(folder / "report.html", render_report(report))
-        write_plots(evaluation, table, folder / "plots", path=report.path)
+        write_plots(evaluation, table, folder / "plots", tuning=tuned)
         write_json(workspace.metrics, evaluation.flat_metrics())
         results.update(metrics=evaluation.flat_metrics(), watch=evaluation.watch, verdict=verdict(evaluation).sentence)
     return results
@@ -121,7 +121,8 @@ class _Rows:
         x = {split: self.features(split, facts, build) for split in ("train", "val")}
         y = {split: torch.from_numpy(manifest.target_array(manifest.rows(split))) for split in ("train", "val")}
         fit = fit_probe(
-            x["train"], y["train"], x["val"], y["val"], head, head_spec, targets, tune.strengths, tune.refit
+            x["train"], y["train"], x["val"], y["val"], head, head_spec, targets, tune.strengths, tune.refit,
+            balance=tune.balance, calibrate=tune.calibrate,
         )  # fmt: skip
         return self.decoded(fit.head, "test", facts, build)
 
@@ -131,7 +132,7 @@ def _facts(
     workspace: Workspace,
     manifest: Manifest,
     receipt: Mapping[str, Any],
-    tuned: Mapping[str, Any],
+    tuned: Tuning,
     evaluation: Evaluation,
 ) -> ReportFacts:
     backbone = receipt["backbone"]
@@ -159,11 +160,10 @@ def _facts(
             params=backbone["parameters"],
             feature_dim=backbone["feature_dim"],
         ),
-        strategy=tuned["strategy"],
+        strategy=tuned.strategy,
         evaluation=evaluation,
         ranking=Ranking.load(workspace.ranking),
-        path=tuned.get("path") or tuned["history"],
-        chosen=tuned.get("strength") or tuned["best_epoch"],
+        tuning=tuned,
         provenance={name: installed(name) for name in ("tl-core", "torch", "numpy")},
         # where features lie is a matter of the host, and changes no result
         config=yaml.safe_dump(config.model_dump(mode="json", exclude={"store"}), sort_keys=False),

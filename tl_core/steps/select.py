@@ -141,7 +141,7 @@ def _views(
     """The views of the race's finalists, as far as the budget goes; none where the user named a single backbone."""
     names = race.survivors
     # fine-tuning trains the whole, and has been judged by all layers already
-    if not config.select.cuts or config.tune.strategy != "probe" or len(entrants.of) == 1 or not names or race.late:
+    if not config.select.cuts or not config.tune.may_probe or len(entrants.of) == 1 or not names or race.late:
         return _Views({})
     level = {one.name: one for one in standings(race.history, confidence=config.evaluate.confidence, seed=config.seed)}
     finalists: list[Entered] = []
@@ -222,7 +222,7 @@ def _ranked(
         "why": why_chosen(contenders=len(tied), measured=len(found), entered=len(entrants.of), prefer=settings.prefer),
         "task": manifest.targets.task,
         "metric": DEFAULT[manifest.targets.task],
-        "judged_on": "embedding" if config.tune.strategy == "probe" else "all layers",
+        "judged_on": "embedding" if config.tune.may_probe else "all layers",
         "confidence": confidence,
         "prefer": settings.prefer,
         "tolerance": settings.tolerance,

@@ -1,101 +1,170 @@
-"""tune: train the head (and, where asked, the top of the backbone) and leave a bundle."""
+"""tune: train the head (and the backbone, where it pays or is asked for) and leave a bundle."""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Mapping
 from typing import Any
 
-import torch
+import numpy as np
 
 from tl_core.bundle import save_bundle
 from tl_core.config import RunConfig
-from tl_core.extraction import features, resolve_device, space_of
+from tl_core.engines import resolve_device, resolve_precision
+from tl_core.errors import UserError
+from tl_core.extraction import space_of
 from tl_core.manifest import Manifest
 from tl_core.registry import Registry
+from tl_core.selection.speed import speed_of
 from tl_core.steps.backbone import Lazy, chosen
 from tl_core.steps.record import recorded
 from tl_core.store import FeatureStore, Space
-from tl_core.training import finetune, fit_probe
+from tl_core.training import Fitted, Job, fit
+from tl_core.training.curve import learning_curve
+from tl_core.training.gap import memorised
+from tl_core.training.processes import processes
+from tl_core.training.search import search
+from tl_core.training.trial import decide
+from tl_core.watch import watch_metric
 from tl_core.weights import read_json
 from tl_core.workspace import Workspace, write_json
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 def tune(config: RunConfig, registry: Registry, workspace: Workspace) -> dict[str, Any]:
-    """Train into artifacts/tune: model/ (the bundle) and tune.json (what was tried on the validation rows)."""
+    """Train into artifacts/tune: model/ (the bundle) and tune.json (what was decided, tried, and seen on validation).
+
+    What is unfinished lies in .tl/tune until the step ends: a run that was killed goes on from there. Of processes that
+    `accelerate launch` started, the first alone writes.
+    """
     with recorded(workspace, "tune") as results:
         manifest = Manifest.load(workspace.manifest, workspace.root)
-        loader = registry.loader(manifest.modality)
         request, spec = chosen(registry, workspace, manifest.modality)
         receipt = read_json(workspace.receipt)
-        targets = manifest.targets
-        head_spec = registry.head(manifest.modality, targets.task, config.tune.head)
-        torch.manual_seed(config.seed)  # a plugin's head may draw its first weights
-        lazy = Lazy(spec)
-        head = head_spec.build(receipt["backbone"]["feature_dim"], targets)
-        train, val = manifest.rows("train"), manifest.rows("val")
-        facts: dict[str, Any] = {"format": FORMAT_VERSION, "strategy": config.tune.strategy, "watch": head_spec.watch}
-        trained: tuple[str, ...] = ()
-        if config.tune.strategy == "probe":
-            space = Space(receipt["backbone"]["fingerprint"], receipt["backbone"]["cut"], receipt["precision"])
-            store = FeatureStore(workspace.store)
-            x_train, x_val = (
-                torch.from_numpy(
-                    features(
-                        manifest,
-                        rows,
-                        loader,
-                        lazy,
-                        space,
-                        store,
-                        device=config.extract.device,
-                        engine=config.extract.engine,
-                    )
-                )
-                for rows in (train, val)
-            )
-            y_train, y_val = (torch.from_numpy(manifest.target_array(rows)) for rows in (train, val))
-            fit = fit_probe(
-                x_train, y_train, x_val, y_val, head, head_spec, targets, config.tune.strengths, config.tune.refit
-            )
-            head, backbone = fit.head, lazy()
-            best = next(point for point in fit.path if point["strength"] == fit.strength)
-            facts.update(strength=fit.strength, refit=config.tune.refit, path=fit.path, validation=best["val"])
-        else:
-            device = resolve_device(config.extract.device)
-            tuned = finetune(manifest, loader, lazy(), head, head_spec, config, device, receipt["precision"])
-            head, backbone, trained = tuned.head, tuned.backbone, tuned.trained
-            facts.update(
-                best_epoch=tuned.best_epoch,
-                trained_segments=list(trained),
-                history=tuned.history,
-                validation=tuned.history[tuned.best_epoch - 1]["val"],
-            )
+        job = Job(
+            manifest=manifest,
+            train=manifest.rows("train"),
+            val=manifest.rows("val"),
+            loader=registry.loader(manifest.modality),
+            spec=spec,
+            head_spec=registry.head(manifest.modality, manifest.targets.task, config.tune.head),
+            config=config,
+            device=resolve_device(config.extract.device),
+            space=Space(receipt["backbone"]["fingerprint"], receipt["backbone"]["cut"], receipt["precision"]),
+            store=FeatureStore(workspace.store),
+            state=workspace.state / "tune",
+        )
+        job, facts, fitted = _fitted(job, workspace)
+        if not processes(job.device).main:  # one of several that trained together writes
+            return results
+        facts.update(curve=_curve(job, fitted), gap=_gap(job, fitted))
+        backbone = fitted.backbone or Lazy(spec)()
+        watch = job.head_spec.watch
         save_bundle(
             workspace.model,
             spec=spec,
             request=request,
             backbone=backbone,
-            trained=trained,
-            head=head,
-            head_spec=head_spec,
-            targets=targets,
+            trained=fitted.trained,
+            head=fitted.head,
+            head_spec=job.head_spec,
+            targets=manifest.targets,
             precision=receipt["precision"],
             training={
-                "strategy": config.tune.strategy,
+                "asked": facts["asked"],
+                "strategy": facts["strategy"],
+                "why": (facts["decision"] or {}).get("why"),
                 "data_version": manifest.data_version,
-                "training_rows": len(train),
-                "validation_rows": len(val),
-                f"validation_{head_spec.watch}": facts["validation"],
-                "features": space_of(backbone, receipt["precision"]).fingerprint if not trained else "fine-tuned",
+                "training_rows": len(job.train),
+                "validation_rows": len(job.val),
+                f"validation_{watch}": facts["validation"],
+                "features": "fine-tuned" if fitted.trained else space_of(backbone, receipt["precision"]).fingerprint,
+                "temperature": facts["temperature"],
+                "trained_parameters": (facts["finetune"] or {}).get("trained_parameters"),
+                "update": (facts["finetune"] or {}).get("update"),
+                "memorised": facts["gap"]["memorised"],
                 "seed": config.seed,
             },
         )
-        write_json(workspace.step("tune") / "tune.json", facts)
-        results.update(
-            strategy=config.tune.strategy,
-            watch=head_spec.watch,
-            validation=facts["validation"],
-            **{key: facts[key] for key in ("strength", "best_epoch", "trained_segments") if key in facts},
-        )
+        write_json(workspace.step("tune") / "tune.json", {"format": FORMAT_VERSION, **facts})
+        shutil.rmtree(job.state, ignore_errors=True)  # what a killed run would have gone on with
+        results.update(_told(facts))
     return results
+
+
+def _fitted(job: Job, workspace: Workspace) -> tuple[Job, dict[str, Any], Fitted]:
+    """The job as it was decided and searched, the facts for tune.json, and the fit."""
+    tune = job.config.tune
+    facts: dict[str, Any] = {"asked": tune.strategy, "decision": None, "search": None}
+    fitted: Fitted | None = None
+    if tune.strategy == "auto":
+        speed = speed_of(job.device, resolve_precision(tune.precision, job.device, {}), workspace.cache)
+        decision = decide(job, speed)
+        facts["decision"], fitted = decision.facts, decision.fitted
+        job = job.tuned(strategy=decision.chosen)
+    if tune.search.trials:
+        found = search(job)
+        facts["search"], fitted = found.facts, None
+        job = job.tuned(**found.settings)
+    fitted = fitted or fit(job)
+    return job, facts | {"watch": job.head_spec.watch} | fitted.facts, fitted
+
+
+def _curve(job: Job, fitted: Fitted) -> dict[str, Any] | None:
+    """The probe's learning curve over all rows that are learnt from; None where there is no probe to draw it of."""
+    tune = job.config.tune
+    if not tune.curve or tune.strategy == "scratch":
+        return None
+    probed = fitted.facts["probe"]
+    if probed is None:
+        try:
+            probed = fit(job.tuned(strategy="probe", refit=False)).facts["probe"]
+        except UserError:  # a head that is not linear
+            return None
+    rows = np.concatenate([job.train, job.val])
+    groups = job.manifest.groups(rows)
+    return learning_curve(
+        job.features(rows),
+        job.targets(rows),
+        job.task.task,
+        job.task.outputs,
+        strength=probed["strength"],
+        groups=groups,
+        confidence=job.config.evaluate.confidence,
+        seed=job.config.seed,
+    )
+
+
+def _gap(job: Job, fitted: Fitted) -> dict[str, Any]:
+    """How much better the model is on rows that it learnt from than on the validation rows."""
+    spec, y_seen = job.head_spec, job.manifest.target_array(fitted.seen)
+    groups = job.manifest.groups(job.val)
+    return memorised(
+        watch_metric(spec.task, fitted.said_seen, y_seen, spec.watch),
+        fitted.said,
+        job.manifest.target_array(job.val),
+        job.manifest.target_array(job.train),
+        spec,
+        confidence=job.config.evaluate.confidence,
+        seed=job.config.seed,
+        groups=groups,
+    )
+
+
+def _told(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What the step says of its own run, as far as there is something to say."""
+    found = {
+        "asked": facts["asked"],
+        "strategy": facts["strategy"],
+        "watch": facts["watch"],
+        "validation": facts["validation"],
+        "why": (facts["decision"] or {}).get("why"),
+        "strength": (facts["probe"] or {}).get("strength"),
+        "best_epoch": (facts["finetune"] or {}).get("best_epoch"),
+        "trained_segments": (facts["finetune"] or {}).get("trained_segments"),
+        "stopped": (facts["finetune"] or {}).get("stopped"),
+        "more_data": (facts["curve"] or {}).get("verdict"),
+        "memorised": facts["gap"]["memorised"],
+    }
+    return {key: value for key, value in found.items() if value is not None}

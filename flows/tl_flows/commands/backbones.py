@@ -149,9 +149,9 @@ def _entries(registry: Registry, what: str | None, root: Path) -> list[Entry]:
         if what not in names:
             hint = did_you_mean(what, modalities) or did_you_mean(what, names)
             raise UserError(
-                f"no modality or backbone '{what}'{hint or ';'} there are {', '.join(modalities) or 'no modalities'}, and "
-                "`tl backbones` lists the catalogue by name; --backbone takes any other name of timm or the hub, and "
-                "folders, too"
+                f"no modality or backbone '{what}'{hint or ';'} there are {', '.join(modalities) or 'no modalities'}, "
+                "and `tl backbones` lists the catalogue by name; --backbone takes any other name of timm or the hub, "
+                "and folders, too"
             )
     pins = read_pins(root)
     specs = [at_commit(spec, pins.get(spec.location)) for spec in catalogue if what in (None, spec.modality, spec.name)]

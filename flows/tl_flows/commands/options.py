@@ -40,7 +40,10 @@ def run_options(command: F) -> F:
                 "--backbone", "backbones", multiple=True, metavar="NAME",
                 help="Name, hub id or folder with weights; one pins it, several compete.",
             ),
-            click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A config value, tune.lr=1e-3."),
+            click.option(
+                "--set", "settings", multiple=True, metavar="KEY=VALUE",
+                help="A config value, tune.lr=1e-3; a wrong key is answered with those that there are.",
+            ),
             click.option("--out", type=click.Path(path_type=Path), help=f"Output folder with --data [{DEFAULT_OUT}]."),
         ]
     ):  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -60,12 +61,15 @@ def _run(step: str, options: RunOptions) -> None:
     end_with_owner()
     settings = parse_overrides(options.settings)
     if options.data is not None:
+        from contextlib import nullcontext
+
         from tl_core.registry import load_registry
         from tl_flows.steps import run_step
 
         config = outside_config(options.data, options.modality, options.backbones, settings)
         workspace = outside_workspace(options.folder, config)
-        with sole_run(options.folder):
+        # processes that train together are one run: the first of them holds the folder
+        with sole_run(options.folder) if _rank() == 0 else nullcontext():
             outputs = run_step(step, config, load_registry(), workspace)
     else:
         if options.out or options.modality or options.backbones or options.settings:
@@ -80,10 +84,17 @@ def _run(step: str, options: RunOptions) -> None:
 
         workspace = project_workspace(root, config)
         outputs = run_project_step(step, config, load_registry(), workspace)
+    if _rank() > 0:
+        return
     for line in _told(step, outputs, workspace):
         click.echo(line)
     for note in outputs.get("notes", ()):
         click.echo(f"  - {note}")
+
+
+def _rank() -> int:
+    """Which of the processes that `accelerate launch` started together this is; 0 where it is alone."""
+    return int(os.environ.get("RANK", "0"))
 
 
 def _told(step: str, outputs: Mapping[str, Any], workspace: Workspace) -> list[str]:

@@ -61,6 +61,10 @@ class AudioBackbone(Backbone):
     def collate(self, windows: Sequence[State]) -> State:
         return stacked(windows)
 
+    def perturb(self, state: State, rng: np.random.Generator) -> State:
+        """Spectrograms with bands and stretches of time hidden (SpecAugment); samples as they are."""
+        return self.front_end.perturb(state, rng)
+
     def bucket(self, window: State) -> int:
         return self.front_end.bucket(window)
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tl_audio.spec_augment import spec_augment
 from tl_core import State, UserError
 
 LADDER_START = 0.25  # seconds of the shortest width
@@ -81,6 +82,10 @@ class FrontEnd(ABC):
     @abstractmethod
     def facts(self) -> dict[str, Any]:
         """JSON-able values that decide `windows`, for the fingerprint."""
+
+    def perturb(self, batch: State, rng: np.random.Generator) -> State:
+        """A random variant of a batch of windows, for training; as they are where none is known."""
+        return batch
 
     def bucket(self, window: State) -> int:
         """The window's width where there are several."""
@@ -175,6 +180,9 @@ class WhisperMel(FrontEnd):
             "frames": torch.tensor(min(frames, self.positions)),
         }
 
+    def perturb(self, batch: State, rng: np.random.Generator) -> State:
+        return {**batch, "x": spec_augment(batch["x"], rng, time=2, mel=1)}  # [B, mels, frames]
+
     def facts(self) -> dict[str, Any]:
         numbers = ("feature_size", "n_fft", "hop_length", "chunk_length", "padding_value", "dither")
         return {
@@ -206,6 +214,9 @@ class AstMel(FrontEnd):
         part = np.array(part, np.float32)  # a copy: torch warns about read-only memory
         banks = self.extractor(part, sampling_rate=self.rate, return_tensors="np")["input_values"][0]
         return torch.from_numpy(banks.astype(np.float32, copy=False))  # [frames, mels]
+
+    def perturb(self, batch: State, rng: np.random.Generator) -> State:
+        return {**batch, "x": spec_augment(batch["x"], rng, time=1, mel=2)}  # [B, frames, mels]
 
     def facts(self) -> dict[str, Any]:
         numbers = ("num_mel_bins", "max_length", "do_normalize", "mean", "std")

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from tl_audio.backbones import AudioBackbone, Stage, identity_of, loaded
 from tl_audio.frontends import FrontEnd, cut
+from tl_audio.spec_augment import spec_augment
 from tl_core import (
     BackboneSpec,
     State,
@@ -96,6 +97,9 @@ class MelPatches(FrontEnd):
         mel = (self.filters @ spectrum).T  # [T, mels]
         scaled: Tensor = ((mel + self.log_offset).log() * self.log_scale - self.mean) / self.std
         return scaled
+
+    def perturb(self, batch: State, rng: np.random.Generator) -> State:
+        return {**batch, "x": spec_augment(batch["x"], rng, time=2, mel=3)}  # [B, 1, frames, mels]
 
     def rows(self, bucket: int) -> int:
         return PATCHES

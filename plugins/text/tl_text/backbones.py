@@ -47,6 +47,7 @@ class TextBackbone(Backbone):
     """
 
     ragged = True
+    padded = True
 
     def __init__(
         self,

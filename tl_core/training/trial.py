@@ -1,0 +1,177 @@
+"""auto: whether fine-tuning pays, told by fits that are compared row by row on what they did not learn from.
+
+The probe costs next to nothing and is always tried. Fine-tuning, from the probe (lp_ft) and from zero, is tried as far
+as `tune.minutes` goes, which is a plan in FLOPs: neither the clock nor a kill changes what is chosen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from tl_core.errors import UserError
+from tl_core.progress import progress
+from tl_core.selection.outcomes import Outcomes
+from tl_core.selection.standing import Standing, standings
+from tl_core.training.finetune import predict_rows
+from tl_core.training.job import Fitted, Job, decoded, fit
+from tl_core.training.trial_plan import FINE_TUNING, PROBE, Design, Part, TrialPlan, plan_trial
+from tl_core.workspace import write_bytes
+
+OF_THE_TRIAL = {"minutes", "search", "save_minutes", "curve", "calibrate"}  # of no consequence to a single fit
+PAYS = 0.6  # probability of being better than the probe, from which fine-tuning is worth its cost
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What auto chose. facts: the block `decision` of tune.json.
+
+    design, said: the fits of the trial, and what each strategy said of their held-out rows, one after the other.
+    fitted: the chosen fine-tuning where the trial has made it on the job's own split; None: it is yet to be made.
+    """
+
+    chosen: str
+    facts: dict[str, Any]
+    design: Design
+    said: Mapping[str, np.ndarray]
+    fitted: Fitted | None = None
+
+
+def decide(job: Job, speed: float) -> Decision:
+    """Try probe, lp_ft and finetune on held-out rows within `tune.minutes`, and choose by what they said of each.
+
+    speed: FLOP/s of the machine (tl_core.selection.speed). A strategy that can't be fitted, because of the head or
+    because it diverges, is skipped with its reason. What was fitted is kept in `job.state`, so that a killed trial
+    goes on. Raises UserError where no strategy can be fitted.
+    """
+    plan = plan_trial(job, speed)
+    said: dict[str, np.ndarray] = {}
+    own: dict[str, Fitted] = {}
+    skipped = dict(plan.skipped)
+    faults: list[UserError] = []
+    tried = [name for name in (PROBE, *FINE_TUNING) if name not in skipped]
+    with progress(len(tried) * len(plan.design.fits), "trial", unit="fit") as bar:
+        for name in tried:
+            bar.set_postfix(strategy=name)
+            parts: list[np.ndarray] = []
+            try:
+                for part in plan.design.fits:
+                    answer, fitted = _said(_of(job, name, part), part.held)
+                    parts.append(answer)
+                    if fitted is not None and plan.design.real and name != PROBE:
+                        own[name] = fitted
+                    bar.update()
+            except UserError as error:
+                skipped[name] = str(error)
+                faults.append(error)
+            else:
+                said[name] = np.concatenate(parts)
+    if not said:
+        raise faults[0]
+    history = {name: [_outcomes(job, plan.design, answer)] for name, answer in said.items()}
+    found = standings(history, confidence=job.config.evaluate.confidence, seed=job.config.seed)
+    chosen = choose(found)
+    return Decision(chosen, _facts(job, plan, found, skipped, chosen), plan.design, said, own.get(chosen))
+
+
+def choose(found: Sequence[Standing]) -> str:
+    """The strategy to take: the best on the held-out rows, but the probe unless that is more likely than not behind."""
+    best = found[0]
+    probe = next((one for one in found if one.name == PROBE), best)
+    return best.name if 1 - probe.ahead >= PAYS else probe.name
+
+
+def _of(job: Job, strategy: str, part: Part) -> Job:
+    """One fit of the trial."""
+    one = job.tuned(strategy=strategy).replace(train=part.train, val=part.val)
+    tune = one.config.tune
+    own: dict[str, Any] = {"seed": True, "extract": True, "tune": set(type(tune).model_fields) - OF_THE_TRIAL}
+    settings = one.config.model_dump(mode="json", include=own)
+    rows = [job.manifest.digests(rows) for rows in (part.train, part.val, part.held)]
+    digest = hashlib.sha256(json.dumps([settings, job.spec.name, rows], sort_keys=True).encode()).hexdigest()
+    return one.replace(state=job.state / "trial" / f"{strategy}-{digest[:16]}")
+
+
+def _said(job: Job, held: np.ndarray) -> tuple[np.ndarray, Fitted | None]:
+    """What a fit says of held-out rows, and the fit itself where a run that was killed has not left its word."""
+    kept = job.state.with_suffix(".npy")
+    try:
+        return np.load(kept, allow_pickle=False), None
+    except (OSError, ValueError):  # there is none yet
+        fitted = fit(job)
+    said = fitted.said if held is job.val else _predicted(job, fitted, held)
+    file = io.BytesIO()
+    np.save(file, said, allow_pickle=False)
+    write_bytes(kept, file.getvalue())
+    shutil.rmtree(job.state, ignore_errors=True)  # what the fit would have gone on with
+    return said, fitted
+
+
+def _predicted(job: Job, fitted: Fitted, rows: np.ndarray) -> np.ndarray:
+    if fitted.backbone is None:
+        with torch.no_grad():
+            return decoded(fitted.head, fitted.head(job.features(rows)))
+    return predict_rows(job.manifest, rows, job.loader, fitted.backbone, fitted.head, job.device, job.space.precision)
+
+
+def _outcomes(job: Job, design: Design, said: np.ndarray) -> Outcomes:
+    """The outcomes of each held-out row once, the mean over the fits that it was held out from."""
+    rows = np.concatenate([part.held for part in design.fits])
+    each = Outcomes.of(job.task.task, said, job.manifest.target_array(rows)).terms
+    once, place, count = np.unique(rows, return_inverse=True, return_counts=True)
+    terms = np.zeros((len(once), each.shape[1]))
+    np.add.at(terms, place, each)
+    groups = job.manifest.groups(once)
+    codes = None if groups is None else np.unique(groups, return_inverse=True)[1].astype(np.int64)
+    return Outcomes(job.task.task, terms / count[:, None], codes)
+
+
+def _why(found: Sequence[Standing], chosen: str) -> str:
+    by_name = {one.name: one for one in found}
+    if PROBE not in by_name:
+        return f"the probe can't be fitted; of what can be, {chosen} is the best on held-out rows"
+    if len(found) == 1:
+        return "fine-tuning could not be tried"
+    probe = by_name[PROBE]
+    rival = by_name[chosen] if chosen != PROBE else next(one for one in found if one.name != PROBE)
+    # standings tell the odds against the leader
+    better = 1 - probe.ahead if probe.gap > 0 or rival is found[0] else rival.ahead
+    said = f"{rival.name} {rival.value:.3f} against {probe.value:.3f} of the probe on {probe.rows:,} held-out rows"
+    verdict = "pays" if rival.name == chosen else "does not clearly pay"
+    return f"fine-tuning {verdict}: {said}, better with probability {better:.2f}"
+
+
+def _facts(
+    job: Job, plan: TrialPlan, found: Sequence[Standing], skipped: Mapping[str, str], chosen: str
+) -> dict[str, Any]:
+    """The block `decision` of tune.json."""
+    by_name = {one.name: one for one in found}
+    numbers = ("value", "low", "high", "gap", "gap_low", "gap_high", "p_best")
+    candidates: list[dict[str, Any]] = []
+    for name in (PROBE, *FINE_TUNING):
+        one = by_name.get(name)
+        candidates.append(
+            {
+                "strategy": name,
+                "status": "skipped" if one is None else "tried",
+                "reason": skipped.get(name),
+                **{key: None if one is None else round(getattr(one, key), 6) for key in numbers},
+                "gflops": None if one is None else 0.0 if name == PROBE else round(plan.work / 1e9, 1),
+            }
+        )
+    return {
+        "chosen": chosen,
+        "why": _why(found, chosen),
+        "rows": found[0].rows,
+        "folds": plan.design.folds,
+        "confidence": job.config.evaluate.confidence,
+        "candidates": candidates,
+    }
