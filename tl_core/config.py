@@ -130,7 +130,7 @@ class TuneConfig(Section):
     )
     find_lr: bool = Field(False, description="a range test sets lr, and head_lr in proportion")
     batch_norm: Literal["keep", "update"] = Field(
-        # updated by a few small batches they cost more than all that is learnt: 30 points on 137 photographs
+        # a few small batches estimate them too badly: what they cost is more than what is learnt
         "keep",
         description="statistics of trained batch-norms: the pretraining's, or updated; scratch updates them",
     )

@@ -7,7 +7,7 @@ the last.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -71,11 +71,16 @@ class _Tap:
 
 @dataclass(frozen=True)
 class _Survey:
-    """Where views can be taken, and those that are offered. mean: how many have a mean, 0 where they have none."""
+    """Where views can be taken, and those that are offered.
+
+    mean: how many have a mean, 0 where they have none; flops: of the example up to and including each segment, None
+    where they were not or can't be counted.
+    """
 
     taps: list[_Tap]
     offered: list[str]
     mean: int
+    flops: list[float] | None = None
 
 
 class View(Backbone):
@@ -251,7 +256,7 @@ def _build_view(spec: BackboneSpec, random_seed: int | None) -> Backbone:
 
 def _build_all(spec: BackboneSpec, random_seed: int | None) -> Backbone:
     base = _whole(spec, random_seed)
-    survey = _survey(base)
+    survey = _counted_survey(base)
     names = [tap.name for tap in survey.taps]
     *segments, (name, _) = _tapped(base, names)
     segments.append((name, Gather(base.segments[name], survey.mean)))
@@ -262,16 +267,29 @@ def _tapped(base: Backbone, names: Collection[str]) -> list[tuple[str, nn.Module
     return [(name, Tapped(part, base) if name in names else Passed(part)) for name, part in base.segments.items()]
 
 
-def _survey(backbone: Backbone) -> _Survey:
-    """Run the backbone's example through it, and see what can be pooled."""
+def _counted_survey(backbone: Backbone) -> _Survey:
+    """_survey() with the operations counted in the same pass, where the network can be watched."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    try:
+        with FlopCounterMode(display=False) as counter:
+            return _survey(backbone, lambda: float(counter.get_total_flops()))
+    except Exception:  # whatever a stranger's network makes of being watched
+        return _survey(backbone)
+
+
+def _survey(backbone: Backbone, counted: Callable[[], float] | None = None) -> _Survey:
+    """Run the backbone's example through it, and see what can be pooled. counted: operations so far."""
     window = backbone.example()
     if window is None:
         return _Survey([], [], 0)
-    taps, seen = [], []
+    taps, seen, flops = [], [], []
     state = backbone.collate([window])
-    with torch.inference_mode():
+    with torch.no_grad():
         for index, (name, segment) in enumerate(backbone.segments.items()):
             state = segment(state)
+            if counted is not None:
+                flops.append(counted())
             # a segment without weights shows nothing new
             if any(True for _ in segment.parameters()) and state["x"].is_floating_point():
                 try:
@@ -286,7 +304,9 @@ def _survey(backbone: Backbone) -> _Survey:
         taps.pop()
     offered = [tap.name for tap, vector in zip(taps, seen) if not _same(vector, state["x"][0])]
     alike = len(taps) > 1 and len({tap.width for tap in taps}) == 1 and MEAN not in {tap.name for tap in taps}
-    return _Survey(taps, [*offered, MEAN] if alike else offered, len(taps) if alike else 0)
+    return _Survey(
+        taps, [*offered, MEAN] if alike else offered, len(taps) if alike else 0, flops if any(flops) else None
+    )
 
 
 def _table(base: Backbone, survey: _Survey) -> dict[str, dict[str, Any]]:
@@ -295,7 +315,7 @@ def _table(base: Backbone, survey: _Survey) -> dict[str, dict[str, Any]]:
     if survey.mean:
         places.append((MEAN, survey.taps[0].width, survey.taps[-1].index + 1))
     places.append((END, base.feature_dim, len(base.segments)))
-    shares, parts = _shares(base), list(base.segments.values())
+    parts = list(base.segments.values())
     table: dict[str, dict[str, Any]] = {}
     start = 0
     for name, width, stop in places:
@@ -303,31 +323,12 @@ def _table(base: Backbone, survey: _Survey) -> dict[str, dict[str, Any]]:
             table[name] = {
                 "start": start,
                 "width": width,
-                "share": None if shares is None else shares[stop - 1],
+                "share": None if survey.flops is None else survey.flops[stop - 1] / survey.flops[-1],
                 "params": sum(p.numel() for p in nn.ModuleList(parts[:stop]).parameters()),
                 "fingerprint": base.fingerprint if name == END else _identity(base, name).fingerprint,
             }
         start += width
     return table
-
-
-def _shares(backbone: Backbone) -> list[float] | None:
-    """The share of the example's floating-point operations up to and including each segment."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    window = backbone.example()
-    if window is None:
-        return None
-    counts: list[float] = []
-    try:
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            state = backbone.collate([window])
-            for segment in backbone.segments.values():
-                state = segment(state)
-                counts.append(float(counter.get_total_flops()))
-    except Exception:  # whatever a stranger's network makes of being watched
-        return None
-    return [count / counts[-1] for count in counts] if counts[-1] else None
 
 
 def _identity(base: Backbone, view: str) -> Identity:

@@ -17,15 +17,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmarks.starters.probing import probe_fold
 from tl_core.config import RunConfig, validate
-from tl_core.extraction import collate_samples, resolve_device
+from tl_core.extraction import resolve_device
 from tl_core.manifest import Manifest
 from tl_core.manifest.table import version_of
 from tl_core.registry import Registry
 from tl_core.store import FeatureStore, Space
 from tl_core.training import Job, finetune, predict_rows
 from tl_core.training.drawing import even_batches
+from tl_core.training.norms import measure_norms
 from tl_core.training.sources import RawSource
-from tl_core.types import Backbone, BackboneSpec, Loader
+from tl_core.types import Backbone, BackboneSpec
 from tl_core.weights import read_json
 from tl_core.workspace import write_json
 
@@ -47,7 +48,8 @@ class Budget:
     def settings(self, rate: float, seed: int) -> RunConfig:
         """All layers train, no early end: both sides take the same number of steps, and keep their best epoch."""
         tune = {
-            "strategy": "finetune", "train_from": "all", "epochs": self.epochs, "patience": self.epochs,
+            "strategy": "finetune", "train_from": "all", "batch_norm": "update",
+            "epochs": self.epochs, "patience": self.epochs,
             "batch_size": self.batch_size, "lr": rate, "head_lr": self.head_lr,
             "precision": "float32",
         }  # fmt: skip
@@ -143,7 +145,7 @@ def _train(
     backbone.to(memory_format=torch.channels_last)  # a fifth faster on a CPU
     started = time.process_time()
     if scratch:
-        measure_norms(manifest, loader, backbone)
+        measure_norms(RawSource(manifest, loader, backbone), backbone, manifest.rows("train"))
     job = Job(
         manifest=manifest,
         train=manifest.rows("train"),
@@ -172,30 +174,6 @@ def _train(
         steps=len(history) * len(even_batches(manifest.rows("train"), config.tune.batch_size)),
         seconds=round(seconds, 1),
     )
-
-
-@torch.no_grad()
-def measure_norms(manifest: Manifest, loader: Loader, backbone: Backbone) -> None:
-    """Give a random network's batch-norms the statistics of the training items.
-
-    Fine-tuning scales its head by the embeddings that the network gives before the first step; with the statistics
-    that a batch-norm is born with (0 and 1) that scale is far off, and training from scratch would start badly.
-    """
-    norms = batch_norms(backbone)
-    if not norms:
-        return
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain mean over all batches
-    backbone.train()
-    samples, rows = RawSource(manifest, loader, backbone), manifest.rows("train")
-    for _, prepared in samples.batches(even_batches(rows, 32)):
-        for _, state, _ in collate_samples(backbone, prepared):
-            backbone(state)
-    backbone.eval()
-    for norm, momentum in zip(norms, momenta):
-        norm.momentum = momentum
 
 
 def batch_norms(backbone: Backbone) -> list[_BatchNorm]:

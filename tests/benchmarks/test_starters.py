@@ -12,8 +12,6 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # the benchmarks are scripts of the repository, no installed package
@@ -21,7 +19,7 @@ sys.path.insert(0, str(ROOT))  # the benchmarks are scripts of the repository, n
 from benchmarks.starters import few_labels, measuring, tables  # noqa: E402
 from benchmarks.starters.__main__ import write_cards  # noqa: E402
 from benchmarks.starters.data import DataSet, cross_validated  # noqa: E402
-from benchmarks.starters.few_labels import Budget, Trained, draw, measure_norms, trained_side  # noqa: E402
+from benchmarks.starters.few_labels import Budget, Trained, draw, trained_side  # noqa: E402
 from benchmarks.starters.picture import picture  # noqa: E402
 from benchmarks.starters.resampling import CONFIDENCE, Resamples, verdict  # noqa: E402
 from conftest import write_waves  # noqa: E402
@@ -31,7 +29,7 @@ from tl_core.evaluation import Interval  # noqa: E402
 from tl_core.manifest import Manifest, scan  # noqa: E402
 from tl_core.registry import Registry  # noqa: E402
 from tl_core.store import FeatureStore  # noqa: E402
-from tl_core.types import Backbone, Identity, Prepared, State  # noqa: E402
+from tl_core.types import Backbone  # noqa: E402
 from tl_core.weights import read_json  # noqa: E402
 from tl_core.workspace import write_json  # noqa: E402
 
@@ -191,42 +189,6 @@ def test_each_side_takes_its_best_rate_and_remembers_finished_trainings(
 
     monkeypatch.setattr(few_labels, "_train", None)
     assert trained_side(draws, spec, budget, True, timeseries, tmp_path) == scratch
-
-
-class Normed(Backbone):
-    """A batch-norm over series of eight values."""
-
-    def __init__(self) -> None:
-        super().__init__([("norm", Norm())], 8, Identity("w", {}, "normed"))
-
-    def prepare(self, decoded: Any) -> Prepared:
-        return Prepared(({"x": torch.as_tensor(decoded, dtype=torch.float32)[:8] * 10 + 3},))
-
-    def collate(self, windows: Any) -> State:
-        return {"x": torch.stack([window["x"] for window in windows])}
-
-
-class Norm(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = nn.BatchNorm1d(8)
-
-    def forward(self, state: State) -> State:
-        return {"x": self.inner(state["x"])}
-
-
-def test_scratch_starts_with_the_norms_of_its_training_items(grouped: Manifest, timeseries: Registry) -> None:
-    backbone, few = Normed().eval(), draw(grouped, 0)
-    loader = timeseries.loader("timeseries")
-    measure_norms(few, loader, backbone)
-    (norm,) = few_labels.batch_norms(backbone)
-    values = torch.stack([
-        backbone.prepare(loader.decode(sample.source)).windows[0]["x"] for sample in few.samples(few.rows("train"))
-    ])  # fmt: skip
-    assert norm.running_mean is not None
-    assert torch.allclose(norm.running_mean, values.mean(0), atol=1e-4)
-    assert norm.momentum == 0.1
-    assert not norm.training
 
 
 # --- results

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -18,6 +20,8 @@ from tl_core.types import Backbone, State
 # Work is counted in floating-point operations.
 CONVERT_FROM = 4e11  # 50 images through ResNet-50, 700 through MobileNetV2, 300 texts through MiniLM: some 2 s of work
 COMPILE_FROM = 3e15  # 400,000 images through ResNet-50 on a GPU: compiling takes 20-110 s to gain a third
+
+_counted: WeakKeyDictionary[Backbone, dict[tuple[Any, ...], float]] = WeakKeyDictionary()
 
 
 def choose_engine(
@@ -81,17 +85,22 @@ def _automatic(
 def flops_of(backbone: Backbone, stop: int, example: State) -> float:
     """Floating-point operations of one row like the example's first, counted in one forward on the CPU.
 
-    0 for a network that can't be counted: it stays with torch. Moves the backbone to the CPU.
+    0 for a network that can't be counted: it stays with torch. Moves the backbone to the CPU. Counted once for all
+    examples of one shape.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
+    known = _counted.setdefault(backbone, {})
+    shapes = (stop, *sorted((key, tuple(tensor.shape[1:])) for key, tensor in example.items()))
+    if shapes in known:
+        return known[shapes]
     backbone.cpu().eval()
     try:
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             backbone(unlike(example, 1), 0, stop)
     except Exception:  # whatever a stranger's network makes of being watched; its own faults show when it computes
-        return 0.0
-    return float(counter.get_total_flops())
+        return known.setdefault(shapes, 0.0)
+    return known.setdefault(shapes, float(counter.get_total_flops()))
 
 
 def _check_openvino(device: torch.device) -> None:

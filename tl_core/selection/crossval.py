@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -11,10 +12,12 @@ from torch import Tensor
 from tl_core.linear_path import LOOSE, Linear, LinearProblem, moments, rotate
 from tl_core.selection.outcomes import Outcomes
 from tl_core.selection.sample import strata
+from tl_core.torch_threads import one_torch_thread
 from tl_core.types import Task
 
 REPEATED_ROWS = 1000  # with fewer, rows are dealt into folds again until they were held out about as often
 MOST_REPEATS = 5
+FOR_ONE_THREAD = 200_000  # values of turned rows; with fewer, threads wait for each other most of the time
 STRENGTHS = (300.0, 30.0, 3.0)  # a coarse path: the order of candidates hardly depends on more
 
 
@@ -43,11 +46,12 @@ def cross_validated_outcomes(
         targets = (values - values.mean()) / (spread if spread > 0 else 1.0)
     truth = targets.cpu().numpy()
     codes = None if groups is None else np.unique(np.asarray(groups, np.str_), return_inverse=True)[1].astype(np.int64)
-    # standardising and turning see no targets, so that all folds can share them
-    turned = _turned(features)
     repeats = min(MOST_REPEATS, max(1, round(REPEATED_ROWS / len(truth))))
     deals = [deal(truth, task, folds, seed + 1_000_003 * repeat, groups) for repeat in range(repeats)]
-    found = [_held_out(*turned, targets, task, n_outputs, fold, codes).terms for fold in deals]
+    with one_torch_thread() if len(truth) * min(features.shape) <= FOR_ONE_THREAD else nullcontext():
+        # standardising and turning see no targets, so that all folds can share them
+        turned = _turned(features)
+        found = [_held_out(*turned, targets, task, n_outputs, fold, codes).terms for fold in deals]
     return Outcomes(task, np.mean(found, axis=0), codes)
 
 
