@@ -86,14 +86,14 @@ class TuneConfig(Section):
     """How the model is trained."""
 
     strategy: Literal["auto", "probe", "finetune", "lp_ft", "gradual", "contrastive", "scratch"] = Field(
-        "probe",
+        "auto",
         description="auto: probe, and lp_ft or finetune where a trial says that it pays; lp_ft: the probe's weights "
         "start the head; gradual: from the top; contrastive: samples of one class together, then the probe; scratch: "
         "random weights",
     )
     minutes: float = Field(
         # a plan in FLOPs, as the ranking's
-        2.0,
+        3.0,
         ge=0,
         allow_inf_nan=False,
         description="auto: what its trials may take",

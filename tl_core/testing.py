@@ -209,6 +209,15 @@ class ModalityContract:
                 stored = {key: value.clone() for key, value in boundary.items()}
                 torch.testing.assert_close(built(stored, start=cut)["x"], whole, msg=f"cut before segment {cut}")
 
+    def test_the_embedding_alone_is_the_same(self, built: Backbone, prepared: list[Prepared]) -> None:
+        batch = built.collate([prepared[0].windows[0]] * 2)
+        with torch.inference_mode():
+            whole = built(batch)["x"]
+            with built.embedding_only():
+                alone = built(batch)["x"]
+            torch.testing.assert_close(alone, whole, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(built(batch)["x"], whole, rtol=0, atol=0)
+
     def test_company_does_not_change_a_row(self, built: Backbone, prepared: list[Prepared]) -> None:
         windows = [w for sample in prepared for w in sample.windows]
         mine = windows[0]

@@ -6,6 +6,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, final
@@ -262,6 +263,13 @@ class Backbone(nn.Module, ABC):
         gains nothing above some 500 tokens, 8 images or one clip.
         """
         return 8
+
+    def embedding_only(self) -> AbstractContextManager[None]:
+        """While this holds, nobody looks at the states between segments, only at the embedding.
+
+        A network may then leave out what does not reach it. By default nothing.
+        """
+        return nullcontext()
 
     def boundary_rows(self, state: State, windows: Sequence[State]) -> list[State]:
         """A batch's state at an inner cut as one state per window, without batch dimension and without padding.

@@ -52,7 +52,7 @@ from tl_core.watch import watch_metric
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
-BATCH = 32  # the default
+BATCH = 32
 WAYS: dict[str, dict[str, Any]] = {
     "full": {"train_from": "all", "cache": "never"},
     "frozen": {"cache": "never"},

@@ -10,8 +10,8 @@ Each draw takes so many rows of each class by its seed (at most 64), a seventh o
 split them. probe, lp_ft and finetune are fitted on that; auto sees the same rows, tries them as it does in `tl tune`,
 and its result is that of the strategy that it takes. Test rows (at most 400) only score. Every run is kept in
 benchmarks/results/tuning_strategies.json as soon as it is done, and is not repeated; --render only writes the tables.
-Budget: about 40 minutes of two cores, each with a process of its own (--part 1/2 and --part 2/2): a run of a cell takes
-half a minute to three of one core. Trials may take what MINUTES are at SPEED, so that they are the same anywhere.
+Budget: a run of a cell takes two to five minutes of one core; give each core a process of its own (--part 1/2 and
+--part 2/2). Trials may take what MINUTES are at SPEED, so that they are the same anywhere.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ import torch
 
 from benchmarks.selection.setting import RESULTS, ROOT, spec_of
 from benchmarks.tuning.strategies_tables import page
-from tl_core.config import validate
+from tl_core.config import TuneConfig, validate
 from tl_core.extraction import extract, space_of
 from tl_core.manifest import Manifest, scan
 from tl_core.registry import Registry, load_registry
@@ -50,7 +50,8 @@ STRATEGIES = ("probe", "lp_ft", "finetune")
 SIZES: dict[str, int] = {"8": 8, "16": 16, "all": 64}  # rows of each class at most, validation rows among them
 KEPT_BACK = 7  # one row in so many is for validation
 TEST_ROWS = 400
-SPEED, MINUTES = 2.0**36, 10.0  # FLOP/s of two cores; the default of tune.minutes
+SPEED = 2.0**38  # FLOP/s in bfloat16 of the two cores that this was run on, as tl measures them
+MINUTES = TuneConfig().minutes
 
 
 @dataclass(frozen=True)

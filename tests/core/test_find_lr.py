@@ -93,6 +93,18 @@ def test_few_batches_are_enough_for_a_short_test() -> None:
         find_lr(training, batches(4), [training.body, training.head], 0.01)
 
 
+def test_a_loss_next_to_nothing_does_not_break_out_by_noise() -> None:
+    """From the probe's weights the loss may be a thousandth, and four times that still next to nothing."""
+
+    class Fitting(Quadratic):
+        def step(self, prepared: Sequence[Prepared], y: Tensor, at: tuple[int, int]) -> float:
+            return 0.001 if at[1] < 3 else 0.02 + 1e-4 * at[1]
+
+    training = Fitting(1.0)
+    found = find_lr(training, batches(), [training.body, training.head], 0.01)
+    assert len(found.points) == 100
+
+
 def test_what_a_curve_suggests() -> None:
     rates = [10.0 ** (-7 + k / 8) for k in range(50)]
     falls = [1 / (1 + math.exp(k - 25)) for k in range(40)] + [2.0] * 10

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tl_core.training.norms import BATCH, measure_norms
-from tl_core.types import Backbone, Identity, State
+from tl_core.types import Backbone, Identity, Prepared, State
 
 
 class Norm(nn.Module):
@@ -21,6 +21,14 @@ class Norm(nn.Module):
 
     def forward(self, state: State) -> State:
         return {"x": self.inner(self.dropout(state["x"]))}
+
+
+class Plain(Backbone):
+    def prepare(self, decoded: Any) -> Prepared:
+        raise NotImplementedError
+
+    def collate(self, windows: Any) -> State:
+        raise NotImplementedError
 
 
 class Vectors:
@@ -40,7 +48,7 @@ class Vectors:
 
 
 def test_norms_take_the_statistics_of_the_rows_given() -> None:
-    backbone = Backbone([("norm", Norm())], 8, Identity("w", {}, "normed")).eval()
+    backbone = Plain([("norm", Norm())], 8, Identity("w", {}, "normed")).eval()
     table = torch.randn(5 * BATCH, 8, generator=torch.Generator().manual_seed(0)) * 10 + 3
     rows = np.arange(BATCH, 5 * BATCH)
     source: Any = Vectors(table)
@@ -64,5 +72,5 @@ def test_without_norms_no_sample_is_read() -> None:
             return state
 
     source: Any = Vectors(torch.zeros(4, 8))
-    measure_norms(source, Backbone([("same", Same())], 8, Identity("w", {}, "same")), np.arange(4))
+    measure_norms(source, Plain([("same", Same())], 8, Identity("w", {}, "same")), np.arange(4))
     assert source.asked == []

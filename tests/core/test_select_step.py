@@ -8,6 +8,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -244,6 +245,18 @@ def test_a_candidate_that_fails_drops_out(
     assert ws.ranking.read_bytes() == before
     with pytest.raises((type(error), UserError)):  # alone, its failure is the run's
         select(settings(waves, "bad"), registry, ws)
+
+
+def test_the_same_network_competes_once(registry_of: Callable[..., Registry], waves: Path, tmp_path: Path) -> None:
+    one = spec("one")
+    registry, ws = registry_of(one, replace(one, name="two")), workspace(tmp_path)
+    ranking = ranked(settings(waves, "two", "one", "gaussian-derivatives"), registry, ws)
+    reason = "the same as one: equal weights, network and preprocessing"
+    assert (by_name(ranking)["two"]["status"], by_name(ranking)["two"]["reason"]) == ("dropped", reason)
+    assert by_name(ranking)["one"]["status"] == "ranked"
+    before = ws.ranking.read_bytes()
+    select(settings(waves, "one", "two", "gaussian-derivatives"), registry, ws)
+    assert ws.ranking.read_bytes() == before
 
 
 def test_features_that_are_not_finite_drop_a_candidate_also_in_a_later_round(

@@ -101,7 +101,7 @@ class Entrants:
             started = time.perf_counter()
             lazy, cache = self._lazy(name), self._workspace.cache
             if entered.facts is None:
-                entered.facts = lazy.facts(entered.request, cache)
+                entered.facts = self._new(lazy.facts(entered.request, cache))
             few = self._rows[:COUNTED_ROWS]
             counted = lazy.flops(entered.request, cache, self._manifest.digests(few), self._count)
             entered.flops = counted or entered.spec.flops
@@ -180,6 +180,13 @@ class Entrants:
             device=settings.device, engine=settings.engine,
         )  # fmt: skip
 
+    def _new(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """The facts of a network that no other candidate is. Raises DroppedOut."""
+        for name, other in self.of.items():
+            if other.facts is not None and other.facts["fingerprint"] == facts["fingerprint"]:
+                raise DroppedOut(f"the same as {name}: equal weights, network and preprocessing")
+        return facts
+
     def _lazy(self, name: str) -> Lazy:
         """The candidate, not yet built or just built; the one before it is let go first."""
         if self._open is None or self._open[0] != name:
@@ -214,6 +221,8 @@ class Entrants:
         """Turns what is wrong with a candidate into DroppedOut; what is wrong with the run is raised as it is."""
         try:
             yield
+        except DroppedOut:
+            raise
         except Exception as error:
             if self._alone or hits_all(error):
                 raise

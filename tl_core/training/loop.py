@@ -169,6 +169,10 @@ class Training:
 
     def _forward(self, state: State, learns: bool) -> Tensor:
         """Embeddings [W, D] of a batch of windows: up to the last segment, which pools, in the precision class."""
+        with self.backbone.embedding_only():
+            return self._embedded(state, learns)
+
+    def _embedded(self, state: State, learns: bool) -> Tensor:
         dtype = getattr(torch, self.precision)
         for index in range(self.source.start, len(self.backbone.segments)):
             if index == self._pool:

@@ -51,6 +51,18 @@ class Progress:
     stopped: str | None = None
 
 
+def clearly_worse(own: Outcomes, top: Outcomes, seed: int) -> bool:
+    """Whether an epoch is behind the top one by more than SPREADS standard errors of their difference.
+
+    Where it is not, the later weights are the better bet: the learning rate has come down further (the rule of one
+    standard error, Breiman et al. 1984; two, since the top is the luckiest of many). A few validation rows tell hardly
+    any epochs apart. own, top: outcomes of the same rows, which are weighed at random, alike for both.
+    """
+    weights = np.random.default_rng(seed).standard_gamma(1.0, (WEIGHINGS, len(own)))
+    spread = float(np.std(top.metric(weights) - own.metric(weights)))
+    return float(top.metric() - own.metric()) > SPREADS * spread
+
+
 class Run:
     """A training on its way through the epochs.
 
@@ -174,12 +186,9 @@ class Run:
             job.judged(now.history)
 
     def _clearly_worse(self, logits: Tensor) -> bool:
-        """Whether this epoch is behind the top one by more than SPREADS standard errors of their difference.
+        """Whether this epoch is clearly_worse() than the top one.
 
-        Where it is not, the later weights are the better bet: the learning rate has come down further (the rule of one
-        standard error, Breiman et al. 1984; two, since the top is the luckiest of many). A few validation rows tell
-        hardly any epochs apart. Rows are weighed at random, alike for both. A metric that the head watches instead of
-        the task's usual one is taken at its word.
+        A metric that the head watches instead of the task's usual one is taken at its word.
         """
         now, job, head = self.progress, self._training.job, self._training.head
         if now.top_epoch == now.epoch:
@@ -188,9 +197,7 @@ class Run:
             return True
         truth = job.targets(job.val).numpy()
         own, top = (Outcomes.of(job.head_spec.task, decoded(head, said), truth) for said in (logits, self.said["top"]))
-        weights = np.random.default_rng(job.config.seed).standard_gamma(1.0, (WEIGHINGS, len(truth)))
-        spread = float(np.std(top.metric(weights) - own.metric(weights)))
-        return float(top.metric() - own.metric()) > SPREADS * spread
+        return clearly_worse(own, top, job.config.seed)
 
     def look(self) -> None:
         """Take what the model says now for what it says."""

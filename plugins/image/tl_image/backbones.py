@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from tl_core import (
     weights_digest,
 )
 from tl_image import jpeg, timm_networks, torchvision_networks
+from tl_image.class_token import LastBlock
 from tl_image.folders import folder_network
 from tl_image.loader import ImageLoader
 from tl_image.network import Layout, Network, Segments, normalised
@@ -68,6 +70,17 @@ class ImageBackbone(Backbone):
         """Coloured stripes."""
         height, width = self.preprocessing.size
         return {"x": (torch.arange(3 * height * width) % 251).to(torch.uint8).reshape(3, height, width)}
+
+    @contextmanager
+    def embedding_only(self) -> Iterator[None]:
+        last = [module for module in self.modules() if isinstance(module, LastBlock)]
+        try:
+            for block in last:
+                block.alone = True
+            yield
+        finally:
+            for block in last:
+                block.alone = False
 
     def pooled(self, state: State) -> Tensor:
         """The mean over the places of the image."""

@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tl_core import UserError
+from tl_image.class_token import LastBlock, is_plain
 from tl_image.network import Layout, Network, Segments, Stage, Tensors, describe, fits, without_heads
 from tl_image.preprocessing import from_data_config
 
@@ -202,8 +203,10 @@ def _vit(model: Any) -> Segments:
     tail.patch_embed = tail.norm_pre = tail.patch_drop = nn.Identity()
     tail.cls_token = tail.reg_token = tail.pos_embed = None
     model.norm = model.fc_norm = nn.Identity()
-    model.attn_pool = None
+    by_attention, model.attn_pool = model.attn_pool is not None, None
     norm, tail.norm = tail.norm, nn.Identity()
+    if model.global_pool == "token" and not by_attention and blocks and is_plain(blocks[-1]):
+        blocks[-1] = LastBlock(blocks[-1])
     return [
         ("embed", Stage(Features(model))),
         *((f"block{i}", Stage(block)) for i, block in enumerate(blocks)),
