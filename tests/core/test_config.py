@@ -66,5 +66,5 @@ def test_every_key_is_described() -> None:
     keys = {row[0] for row in describe()}
     assert {"seed", "tune.lr", "data.max_bad", "store.path"} <= keys
     assert next(r[:3] for r in describe() if r[0] == "tune.strategy") == (
-        "tune.strategy", "auto | probe | finetune | lp_ft | gradual | contrastive | scratch", "probe",
+        "tune.strategy", "auto | probe | finetune | lp_ft | gradual | contrastive | scratch", "auto",
     )  # fmt: skip

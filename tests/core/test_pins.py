@@ -140,7 +140,7 @@ def fail(*_: Any, **__: Any) -> None:
 def test_a_hub_that_moves_on_changes_no_later_step(
     registry: Registry, waves: Path, tmp_path: Path, hub: dict[str, Any]
 ) -> None:
-    config = RunConfig.model_validate({"data": {"path": str(waves)}})
+    config = RunConfig.model_validate({"data": {"path": str(waves)}, "tune": {"strategy": "probe"}})
     workspace = Workspace(tmp_path / "out", tmp_path / "store", tmp_path / "cache")
     version(config, registry, workspace)
     select(config, registry, workspace)

@@ -21,7 +21,8 @@ from tl_core.workspace import Workspace
 
 
 def settings(data: Path, /, **sections: Any) -> RunConfig:
-    return validate({"data": {"path": str(data), **sections.pop("data", {})}, **sections})
+    tune = sections.pop("tune", {"strategy": "probe"})
+    return validate({"data": {"path": str(data), **sections.pop("data", {})}, "tune": tune, **sections})
 
 
 def workspace(tmp_path: Path, name: str = "out") -> Workspace:

@@ -98,6 +98,16 @@ def test_the_probe_stays_where_fine_tuning_gains_nothing_clear(tmp_path: Path, m
     assert decision.facts["why"].startswith("fine-tuning does not clearly pay")
 
 
+def test_a_probe_without_mistakes_leaves_nothing_to_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Job] = []
+    faked(monkeypatch, {"probe": 1.0, "lp_ft": 1.0, "finetune": 1.0}, calls)
+    decision = decide(auto(tmp_path), SPEED)
+    assert decision.chosen == "probe"
+    assert {job.config.tune.strategy for job in calls} == {"probe"}
+    assert decision.facts["why"] == "the probe made no mistake on 120 held-out rows"
+    assert by_name(decision)["lp_ft"]["reason"] == "the probe made no mistake on the held-out rows"
+
+
 def test_rows_are_held_out_in_turn_and_split_as_the_job_is(tmp_path: Path, calls: list[Job]) -> None:
     job = auto(tmp_path, 90, 30)
     design = next(designs(job))

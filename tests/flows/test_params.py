@@ -61,5 +61,5 @@ def test_a_generated_file_changes_in_one_line(tmp_path: Path) -> None:
     edit_params(path, {"tune.strategy": "finetune"})
     changed = [(old, new) for old, new in zip(before, path.read_text().splitlines(), strict=True) if old != new]
     ((old, new),) = changed
-    assert old.startswith("  strategy: probe # auto: ")
-    assert new == old.replace("strategy: probe", "strategy: finetune", 1)
+    assert old.startswith("  strategy: auto # auto: ")
+    assert new == old.replace("strategy: auto", "strategy: finetune", 1)

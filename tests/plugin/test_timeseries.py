@@ -95,7 +95,7 @@ def test_it_runs_through_tl_run(site: Path, tmp_path: Path) -> None:
         for i in range(40):
             wave = np.sin(np.linspace(0, 2 * np.pi * shape, 100) + rng.uniform(0, 6)) if shape else 0
             np.save(folder / f"{i:02d}.npy", wave + rng.normal(0, 0.4, 100))
-    done = run(site, "tl_flows", "run", "--data", "series", cwd=tmp_path)
+    done = run(site, "tl_flows", "run", "--data", "series", "--set", "tune.minutes=0", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     metrics = json.loads((tmp_path / "tl-run" / "metrics.json").read_text())
     assert metrics["accuracy"] > metrics["floor_majority"]

@@ -28,6 +28,7 @@ def test_above_both_floors(modality: str, shared_data: Path, tmp_path: Path) -> 
         {
             "data": {"path": str(shared_data / "datasets" / dataset), **data},
             "select": {"backbones": [str(shared_data / "weights" / weights)], "sample": 100},
+            "tune": {"minutes": 0},  # no trials: fine-tuning on all of it takes minutes
         }
     )
     registry = load_registry()

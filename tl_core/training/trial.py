@@ -27,6 +27,7 @@ from tl_core.training.trial_plan import FINE_TUNING, PROBE, Design, Part, TrialP
 from tl_core.workspace import write_bytes
 
 OF_THE_TRIAL = {"minutes", "search", "save_minutes", "curve", "calibrate"}  # of no consequence to a single fit
+NOTHING_TO_GAIN = "the probe made no mistake on the held-out rows"
 PAYS = 0.6  # probability of being better than the probe, from which fine-tuning is worth its cost
 
 
@@ -60,6 +61,9 @@ def decide(job: Job, speed: float) -> Decision:
     tried = [name for name in (PROBE, *FINE_TUNING) if name not in skipped]
     with progress(len(tried) * len(plan.design.fits), "trial", unit="fit") as bar:
         for name in tried:
+            if PROBE in said and _flawless(_outcomes(job, plan.design, said[PROBE])):
+                skipped[name] = NOTHING_TO_GAIN
+                continue
             bar.set_postfix(strategy=name)
             parts: list[np.ndarray] = []
             try:
@@ -134,12 +138,22 @@ def _outcomes(job: Job, design: Design, said: np.ndarray) -> Outcomes:
     return Outcomes(job.task.task, terms / count[:, None], codes)
 
 
-def _why(found: Sequence[Standing], chosen: str) -> str:
+def _flawless(outcomes: Outcomes) -> bool:
+    """Whether nothing can be better: not so of numbers, which are never met exactly."""
+    return outcomes.task != "regression" and float(outcomes.metric()) == 1.0
+
+
+def _why(found: Sequence[Standing], chosen: str, skipped: Mapping[str, str]) -> str:
     by_name = {one.name: one for one in found}
     if PROBE not in by_name:
         return f"the probe can't be fitted; of what can be, {chosen} is the best on held-out rows"
     if len(found) == 1:
-        return "fine-tuning could not be tried"
+        flawless = NOTHING_TO_GAIN in skipped.values()
+        return (
+            f"the probe made no mistake on {found[0].rows:,} held-out rows"
+            if flawless
+            else "fine-tuning could not be tried"
+        )
     probe = by_name[PROBE]
     rival = by_name[chosen] if chosen != PROBE else next(one for one in found if one.name != PROBE)
     # standings tell the odds against the leader
@@ -169,7 +183,7 @@ def _facts(
         )
     return {
         "chosen": chosen,
-        "why": _why(found, chosen),
+        "why": _why(found, chosen, skipped),
         "rows": found[0].rows,
         "folds": plan.design.folds,
         "confidence": job.config.evaluate.confidence,

@@ -31,9 +31,7 @@ REPEATS = 2  # deals of few rows: the luck of one deal is as large as what is lo
 LEAST = 100  # held-out rows of a trial that was cut short: with fewer, it is a coin that is thrown
 SHARES = (1, 2, 4, 8)  # a trial learns from the rows divided by one of these
 COUNTED_ROWS = 8  # texts and sounds differ in length
-SLOWER = (
-    4.0  # than the machine's speed says: small batches, weights cast in every step, the optimiser (2.4 to 5 measured)
-)
+SLOWER = 3.0  # than the machine's speed says: small batches, weights cast in every step, the optimiser
 OPENING_SECONDS = 2.0  # of each fit: reading weights, decoding, the optimiser
 
 

@@ -49,8 +49,8 @@ def _attended(attention: Any, x: Tensor) -> Tensor:
     weight, bias = attention.qkv.weight, attention.qkv.bias
 
     def split(rows: Tensor, part: slice) -> Tensor:
-        made = F.linear(rows, weight[part], None if bias is None else bias[part])
-        return made.unflatten(-1, (-1, heads, attention.head_dim))  # [B, T, parts, H, d]
+        made: Tensor = F.linear(rows, weight[part], None if bias is None else bias[part])
+        return made.reshape(*made.shape[:2], -1, heads, attention.head_dim)  # [B, T, parts, H, d]
 
     q = split(x[:, :1], slice(width))[:, :, 0].transpose(1, 2)  # [B, H, 1, d]
     k, v = split(x, slice(width, None)).permute(2, 0, 3, 1, 4)  # [B, H, T, d]
