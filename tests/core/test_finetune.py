@@ -7,7 +7,6 @@ import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,8 +21,6 @@ from tl_core.errors import DecodeError, UserError
 from tl_core.heads import LinearHead, RegressionHead, linear_heads
 from tl_core.store import FeatureStore, Space
 from tl_core.training import Fitted, Job, fit, predict_rows
-from tl_core.training.drawing import drawn, even_batches
-from tl_core.training.schedule import share
 from tl_core.types import (
     Backbone,
     BackboneSpec,
@@ -429,18 +426,6 @@ def test_rates_and_decay_by_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert groups == [(1e-3, 0.3, {3}), (1e-3, 0.0, {1}), (1e-2, 0.3, {2}), (1e-2, 0.0, {1})]
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
-def test_schedule_rises_and_falls(schedule: str) -> None:
-    tune = settings(schedule=schedule, warmup=0.2).tune
-    shares = [share(tune, step, 20) for step in range(21)]
-    assert shares[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
-    if schedule == "constant":
-        assert set(shares[4:]) == {1.0}
-    else:
-        assert all(a > b for a, b in pairwise(shares[4:]))
-        assert shares[20] == pytest.approx(0.0)
-
-
 def test_history_tells_rate_and_metrics(tmp_path: Path) -> None:
     told = history(train(write(tmp_path), settings(epochs=2, schedule="constant")))
     assert [list(row) for row in told] == [["epoch", "loss", "train", "val_loss", "val", "lr"]] * 2
@@ -497,25 +482,6 @@ def test_only_classes_can_be_balanced(tmp_path: Path, task: Task) -> None:
 def test_rows_of_both_splits_are_needed(tmp_path: Path, train_rows: int, val_rows: int) -> None:
     with pytest.raises(ValueError, match="needs training and validation rows"):
         train(write(tmp_path, train=train_rows, val=val_rows), settings())
-
-
-def test_batches_are_even() -> None:
-    assert [len(batch) for batch in even_batches(np.arange(33), 32)] == [17, 16]
-    assert [len(batch) for batch in even_batches(np.arange(3), 8)] == [3]
-    assert [len(batch) for batch in even_batches(np.arange(0), 8)] == [0]
-
-
-def test_a_balanced_epoch_draws_classes_alike_and_a_plain_one_draws_each_row_once() -> None:
-    rows = np.arange(100, 133)
-    labels = np.array([0] * 28 + [1] * 4 + [3])
-    order = drawn(rows, (0, 1), labels)
-    counts = [int(np.isin(order, rows[labels == label]).sum()) for label in (0, 1, 3)]
-    assert counts == [11, 11, 11]
-    assert len(np.unique(order[np.isin(order, rows[labels == 0])])) == 11  # none twice while there are others
-    assert set(rows[labels == 1]) <= set(order)
-    assert not np.array_equal(order, drawn(rows, (0, 2), labels))
-    assert np.array_equal(order, drawn(rows, (0, 1), labels))
-    assert sorted(drawn(rows, (0, 1))) == rows.tolist()
 
 
 class Mlp(LinearHead):
