@@ -10,7 +10,7 @@ import numpy as np
 
 from tl_core.selection.outcomes import Outcomes
 from tl_core.selection.standing import standings
-from tl_core.training.trial import choose
+from tl_core.training.trial import choose, log_loss
 
 Runs = list[Mapping[str, Any]]
 
@@ -36,12 +36,13 @@ def chosen(auto: Mapping[str, Any], seed: int) -> str:
     """What auto's present rule takes by the held-out predictions that are kept."""
     held = auto["held"]
     rows, place, count = np.unique(held["rows"], return_inverse=True, return_counts=True)
-    history = {}
+    history, losses = {}, {}
     for name in held:
         if name != "rows":
+            losses[name] = log_loss(np.array(held[name]["true"]))
             right = np.bincount(place, [float(r) for r in held[name]["right"]], len(rows)) / count
             history[name] = [Outcomes("multiclass", right[:, None])]
-    return choose(standings(history, confidence=auto["confidence"], seed=seed))
+    return choose(standings(history, confidence=auto["confidence"], seed=seed), losses)
 
 
 def strategies_table(cells: Mapping[str, Runs]) -> str:

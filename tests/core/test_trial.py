@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from torch import nn
 
 from tl_core.config import TuneConfig
 from tl_core.errors import UserError
+from tl_core.selection.outcomes import Outcomes
+from tl_core.selection.standing import Standing, standings
 from tl_core.training import trial as module
 from tl_core.training import trial_plan
 from tl_core.training.job import Fitted, Job
-from tl_core.training.trial import decide
+from tl_core.training.trial import choose, decide, log_loss
 from tl_core.training.trial_plan import Price, designs, plan_trial, price_of
 
 SPEED = 1e12  # FLOP/s: so quick that only opening counts
@@ -96,6 +99,43 @@ def test_the_probe_stays_where_fine_tuning_gains_nothing_clear(tmp_path: Path, m
     decision = decide(auto(tmp_path), SPEED)
     assert decision.chosen == "probe"
     assert decision.facts["why"].startswith("fine-tuning does not clearly pay")
+
+
+def test_what_is_close_is_decided_by_how_sure_each_was() -> None:
+    truth = np.random.default_rng(1).random(60)
+    right = {"probe": truth < 0.7, "lp_ft": truth < 0.72, "finetune": np.roll(truth, 1) < 0.69}
+    found = standings(
+        {n: [Outcomes("multiclass", r[:, None].astype(float))] for n, r in right.items()}, confidence=0.9, seed=0
+    )
+    assert choose(found, {"probe": 0.6, "lp_ft": 0.7, "finetune": 0.65}) == "probe"
+    assert choose(found, {"probe": 0.7, "lp_ft": 0.7, "finetune": 0.65}) == "finetune"
+    assert choose(found, {"probe": 0.7, "lp_ft": 0.7, "finetune": 0.71}) == "probe", "as sure as the other, and cheaper"
+    right["lp_ft"] = truth < 0.95  # clearly better, whatever it is sure of
+    found = standings(
+        {n: [Outcomes("multiclass", r[:, None].astype(float))] for n, r in right.items()}, confidence=0.9, seed=0
+    )
+    assert choose(found, {"probe": 0.6, "lp_ft": 0.9, "finetune": 0.65}) == "lp_ft"
+
+
+def test_log_loss_bounds_what_a_single_row_counts() -> None:
+    assert log_loss(np.array([1.0, 0.5])) == pytest.approx(math.log(2) / 2)
+    assert log_loss(np.array([0.0])) == pytest.approx(math.log(1000))
+    assert log_loss(None) is None
+
+
+def test_numbers_have_no_log_loss_and_fine_tuning_must_be_more_likely_better_than_not() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=50)
+    noise = rng.normal(size=50)
+
+    def found(gain: float) -> list[Standing]:
+        said = {"probe": truth + noise, "lp_ft": truth + noise / (1 + gain) + 0.3 * rng.normal(size=50) * (gain < 1)}
+        history = {name: [Outcomes.of("regression", values, truth)] for name, values in said.items()}
+        return standings(history, confidence=0.9, seed=0)
+
+    none: dict[str, float | None] = {"probe": None, "lp_ft": None}
+    assert choose(found(2.0), none) == "lp_ft"
+    assert choose(found(0.0), none) == "probe"
 
 
 def test_a_probe_without_mistakes_leaves_nothing_to_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,7 @@ class Candidate:
     gap_low: float | None = None
     gap_high: float | None = None
     p_best: float | None = None
+    log_loss: float | None = None
     gflops: float | None = None
 
     @property

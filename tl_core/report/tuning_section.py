@@ -85,6 +85,11 @@ class TuningSection:
     facts: list[tuple[str, str]]
     importance: list[tuple[str, float]]
 
+    @property
+    def losses(self) -> bool:
+        """Whether the trial has log losses to show."""
+        return any(row.candidate.log_loss is not None for row in self.rows)
+
 
 def tuning_section(tuning: Tuning) -> TuningSection:
     """The section's contents."""

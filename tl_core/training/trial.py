@@ -28,7 +28,9 @@ from tl_core.workspace import write_bytes
 
 OF_THE_TRIAL = {"minutes", "search", "save_minutes", "curve", "calibrate"}  # of no consequence to a single fit
 NOTHING_TO_GAIN = "the probe made no mistake on the held-out rows"
-PAYS = 0.6  # probability of being better than the probe, from which fine-tuning is worth its cost
+CLEAR = 0.8  # probability of being better, from which the metric decides alone
+PAYS = 0.6  # the same over the probe for numbers, which have no log loss to ask: fine-tuning has its cost
+LEAST = 1e-3  # probability of the truth: a row that is wholly wrong counts no more than with this one
 
 
 @dataclass(frozen=True)
@@ -82,15 +84,40 @@ def decide(job: Job, speed: float) -> Decision:
         raise faults[0]
     history = {name: [_outcomes(job, plan.design, answer)] for name, answer in said.items()}
     found = standings(history, confidence=job.config.evaluate.confidence, seed=job.config.seed)
-    chosen = choose(found)
-    return Decision(chosen, _facts(job, plan, found, skipped, chosen), plan.design, said, own.get(chosen))
+    losses = {name: log_loss(_of_truth(job, plan.design, answer)) for name, answer in said.items()}
+    chosen = choose(found, losses)
+    return Decision(chosen, _facts(job, plan, found, losses, skipped, chosen), plan.design, said, own.get(chosen))
 
 
-def choose(found: Sequence[Standing]) -> str:
-    """The strategy to take: the best on the held-out rows, but the probe unless that is more likely than not behind."""
+def choose(found: Sequence[Standing], losses: Mapping[str, float | None]) -> str:
+    """The strategy to take: the best on the held-out rows; of those that it is not clearly better than, by log loss.
+
+    A few dozen rows that are right or wrong tell strategies apart by luck; how sure each was of the truth says more.
+    Numbers have no log loss: there it is the best, but the probe unless that is more likely than not behind.
+    """
     best = found[0]
     probe = next((one for one in found if one.name == PROBE), best)
+    close = [one.name for one in found if one is best or 1 - one.ahead < CLEAR]
+    known = {name: loss for name in close if (loss := losses[name]) is not None}
+    if len(known) == len(close):
+        return min(close, key=lambda name: (known[name], name != PROBE))
     return best.name if 1 - probe.ahead >= PAYS else probe.name
+
+
+def log_loss(of_truth: np.ndarray | None) -> float | None:
+    """The mean log loss of rows [N] by the probability that each gave to the truth; None where there is none."""
+    return None if of_truth is None else float(-np.log(np.maximum(of_truth, LEAST)).mean())
+
+
+def _of_truth(job: Job, design: Design, said: np.ndarray) -> np.ndarray | None:
+    """What each held-out row gave to the truth, [N]; of several labels the (geometric) mean; None for numbers."""
+    y = job.manifest.target_array(np.concatenate([part.held for part in design.fits]))
+    if job.task.task == "regression":
+        return None
+    if job.task.task == "multiclass":
+        return np.asarray(said[np.arange(len(y)), y], np.float64)
+    each = np.maximum(np.where(y > 0, said, 1 - said).astype(np.float64), LEAST)
+    return np.asarray(np.exp(np.log(each).mean(axis=1)))
 
 
 def _of(job: Job, strategy: str, part: Part) -> Job:
@@ -143,7 +170,7 @@ def _flawless(outcomes: Outcomes) -> bool:
     return outcomes.task != "regression" and float(outcomes.metric()) == 1.0
 
 
-def _why(found: Sequence[Standing], chosen: str, skipped: Mapping[str, str]) -> str:
+def _why(found: Sequence[Standing], losses: Mapping[str, float | None], chosen: str, skipped: Mapping[str, str]) -> str:
     by_name = {one.name: one for one in found}
     if PROBE not in by_name:
         return f"the probe can't be fitted; of what can be, {chosen} is the best on held-out rows"
@@ -156,15 +183,20 @@ def _why(found: Sequence[Standing], chosen: str, skipped: Mapping[str, str]) -> 
         )
     probe = by_name[PROBE]
     rival = by_name[chosen] if chosen != PROBE else next(one for one in found if one.name != PROBE)
-    # standings tell the odds against the leader
-    better = 1 - probe.ahead if probe.gap > 0 or rival is found[0] else rival.ahead
     said = f"{rival.name} {rival.value:.3f} against {probe.value:.3f} of the probe on {probe.rows:,} held-out rows"
-    verdict = "pays" if rival.name == chosen else "does not clearly pay"
-    return f"fine-tuning {verdict}: {said}, better with probability {better:.2f}"
+    own, other = losses[rival.name], losses[PROBE]
+    if own is not None and other is not None:
+        said += f", log loss {own:.3f} against {other:.3f}"
+    return f"fine-tuning {'pays' if rival.name == chosen else 'does not clearly pay'}: {said}"
 
 
 def _facts(
-    job: Job, plan: TrialPlan, found: Sequence[Standing], skipped: Mapping[str, str], chosen: str
+    job: Job,
+    plan: TrialPlan,
+    found: Sequence[Standing],
+    losses: Mapping[str, float | None],
+    skipped: Mapping[str, str],
+    chosen: str,
 ) -> dict[str, Any]:
     """The block `decision` of tune.json."""
     by_name = {one.name: one for one in found}
@@ -178,12 +210,13 @@ def _facts(
                 "status": "skipped" if one is None else "tried",
                 "reason": skipped.get(name),
                 **{key: None if one is None else round(getattr(one, key), 6) for key in numbers},
+                "log_loss": None if one is None or (loss := losses[name]) is None else round(loss, 6),
                 "gflops": None if one is None else 0.0 if name == PROBE else round(plan.work / 1e9, 1),
             }
         )
     return {
         "chosen": chosen,
-        "why": _why(found, chosen, skipped),
+        "why": _why(found, losses, chosen, skipped),
         "rows": found[0].rows,
         "folds": plan.design.folds,
         "confidence": job.config.evaluate.confidence,
