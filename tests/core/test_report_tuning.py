@@ -130,6 +130,14 @@ def test_a_lead_that_may_be_luck_says_so() -> None:
     assert "probe leads lp_ft by 0.4 points of accuracy (−1.0 to 1.8), which these rows cannot tell from" in told.text
 
 
+def test_equals_have_no_leader() -> None:
+    same = tunings.candidate("probe", 0.92, gap=0.0, gap_low=-0.01, gap_high=0.01)
+    decision = tunings.decision(candidates=[tunings.candidate("lp_ft", 0.92), same])
+    told = Words(tunings.tuning(asked="auto", decision=decision))
+    assert "lp_ft and probe are equal in accuracy. " in told.text
+    assert "leads probe" not in told.text
+
+
 def test_what_was_memorised_is_warned_of() -> None:
     told = Words(tunings.DEMOS["memorised"])
     assert "Warning: It has memorised training rows. Accuracy is 1.000 on training rows and 0.680 on" in told.text

@@ -118,6 +118,8 @@ def _lead(tuning: Tuning, metric: str) -> str:
     second = next((c for c in others if c.strategy == "probe"), others[0])
     if second.gap is None:
         return ""
+    if second.gap == 0:
+        return f"{first.strategy} and {second.strategy} are equal in {metric}. "
     text = f"{first.strategy} leads {second.strategy} by {tuning.amount(second.gap, metric)}"
     if second.gap_low is None or second.gap_high is None:
         return f"{text}. "
