@@ -24,7 +24,11 @@ def page(kept: Mapping[str, Any]) -> str:
     plain = {name: runs for name, runs in cells.items() if "test" in runs[0]}
     shifts = {name: runs for name, runs in cells.items() if "outside" in runs[0]}
     seconds = sum(run["seconds"] for run in kept.values())
-    parts = ["# Strategies", f"{len(kept)} runs, {seconds / 60:.0f} minutes in all."]
+    parts = [
+        "# Strategies",
+        f"{len(kept)} runs, {seconds / 60:.0f} minutes in all. What auto takes is by its present rule, "
+        "from the held-out predictions that each run has kept.",
+    ]
     if plain:
         parts += [strategies_table(plain)]
     if shifts:

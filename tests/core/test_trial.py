@@ -257,6 +257,9 @@ def test_other_settings_are_other_trials(tmp_path: Path, calls: list[Job]) -> No
     assert len(calls) == before
     decide(auto(tmp_path, lr=3e-4), SPEED)
     assert len(calls) > before
+    before = len(calls)
+    decide(auto(tmp_path, calibrate=False), SPEED)  # which decides how sure they are
+    assert len(calls) > before
 
 
 def test_what_diverges_is_skipped_and_a_probe_that_can_not_be_is_no_hindrance(

@@ -26,11 +26,11 @@ from tl_core.training.job import Fitted, Job, decoded, fit
 from tl_core.training.trial_plan import FINE_TUNING, PROBE, Design, Part, TrialPlan, plan_trial
 from tl_core.workspace import write_bytes
 
-OF_THE_TRIAL = {"minutes", "search", "save_minutes", "curve", "calibrate"}  # of no consequence to a single fit
+OF_THE_TRIAL = {"minutes", "search", "save_minutes", "curve"}  # of no consequence to a single fit
 NOTHING_TO_GAIN = "the probe made no mistake on the held-out rows"
 CLEAR = 0.8  # probability of being better, from which the metric decides alone
 PAYS = 0.6  # the same over the probe for numbers, which have no log loss to ask: fine-tuning has its cost
-LEAST = 1e-3  # probability of the truth: a row that is wholly wrong counts no more than with this one
+DOUBT = 1e-3  # probability of the truth: a row that is wholly wrong counts no more than with this one
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def choose(found: Sequence[Standing], losses: Mapping[str, float | None]) -> str
 
 def log_loss(of_truth: np.ndarray | None) -> float | None:
     """The mean log loss of rows [N] by the probability that each gave to the truth; None where there is none."""
-    return None if of_truth is None else float(-np.log(np.maximum(of_truth, LEAST)).mean())
+    return None if of_truth is None else float(-np.log(np.maximum(of_truth, DOUBT)).mean())
 
 
 def _of_truth(job: Job, design: Design, said: np.ndarray) -> np.ndarray | None:
@@ -116,7 +116,7 @@ def _of_truth(job: Job, design: Design, said: np.ndarray) -> np.ndarray | None:
         return None
     if job.task.task == "multiclass":
         return np.asarray(said[np.arange(len(y)), y], np.float64)
-    each = np.maximum(np.where(y > 0, said, 1 - said).astype(np.float64), LEAST)
+    each = np.maximum(np.where(y > 0, said, 1 - said).astype(np.float64), DOUBT)
     return np.asarray(np.exp(np.log(each).mean(axis=1)))
 
 

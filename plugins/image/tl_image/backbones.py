@@ -52,6 +52,7 @@ class ImageBackbone(Backbone):
         self.preprocessing = preprocessing
         self.layout = layout
         self.need = preprocessing.need
+        self._last = [module for module in self.modules() if isinstance(module, LastBlock)]
 
     def prepare(self, decoded: Any) -> Prepared:
         """decoded: uint8 [H, W, 3]. One window."""
@@ -73,13 +74,12 @@ class ImageBackbone(Backbone):
 
     @contextmanager
     def embedding_only(self) -> Iterator[None]:
-        last = [module for module in self.modules() if isinstance(module, LastBlock)]
         try:
-            for block in last:
+            for block in self._last:
                 block.alone = True
             yield
         finally:
-            for block in last:
+            for block in self._last:
                 block.alone = False
 
     def pooled(self, state: State) -> Tensor:
