@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 from pathlib import Path
@@ -38,6 +39,16 @@ def timeseries() -> Registry:
     finally:
         sys.path.pop(0)
     return load_registry([("tl_timeseries", module)])
+
+
+@pytest.fixture(autouse=True)
+def _own_log() -> None:
+    """tl's loggers as in a new process: the command and Prefect's server take over or silence them."""
+    for name, logger in logging.root.manager.loggerDict.items():
+        if isinstance(logger, logging.Logger) and (name.startswith("tl_") or name.partition(".")[0] == "tl"):
+            logger.handlers = []
+            logger.propagate, logger.disabled = True, False
+            logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -212,7 +213,10 @@ class Stubborn(nn.Module):
 
 def test_what_cannot_be_converted_falls_back_with_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     net = Net([("stubborn", Stubborn())], 3072, "stubborn")
+    root = logging.getLogger()
+    before = root.level, root.filters[:], root.handlers[:]
     engine, note = chosen(net, images(), engine="openvino", folder=tmp_path)
+    assert (root.level, root.filters, root.handlers) == before
     assert engine.kind == "torch"
     assert note is not None
     assert note.startswith("computing with torch: OpenVINO can't convert it: ")

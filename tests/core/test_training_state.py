@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,6 @@ from tl_core.training import fit
 from tl_core.training.average import Average
 from tl_core.training.job import Job
 from tl_core.training.state import FILE, read_state, state_key, write_state
-
-
-@pytest.fixture(autouse=True)
-def _told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also after tests of the command and of Prefect's server, which take over or silence loggers that exist."""
-    for name in ("tl_core.training", "tl_core.training.state"):
-        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
-        monkeypatch.setattr(logging.getLogger(name), "disabled", False)
-
 
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3), "c": torch.zeros(0), "d": torch.ones(2).bool()}
 FACTS = {"epoch": 3, "loss": 0.1 + 0.2}

@@ -56,7 +56,7 @@ def test_the_deployment_is_accepted_and_its_schedule_creates_runs(server: str, t
     assert "active: false" in text
     (tmp_path / "prefect.yaml").write_text(text.replace("active: false", "active: true"))
     (tmp_path / "flows").symlink_to(ROOT / "flows")
-    environment = {**os.environ, "PREFECT_API_URL": server}
+    environment = {**os.environ, "PREFECT_API_URL": server, "COLUMNS": "200"}  # no column is cut short
 
     def prefect(*arguments: str) -> str:
         command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]

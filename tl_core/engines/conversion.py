@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import logging
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,7 +90,7 @@ def convert(backbone: Backbone, stop: int, example: State, open_axes: Sequence[i
         for key, tensor in example.items()
     }  # fmt: skip
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad(), _own_root_logger():
             warnings.simplefilter("ignore")  # tracing warns of what the proof then checks
             model = ov.convert_model(
                 _Span(backbone, stop, tuple(example), outputs), example_input=tuple(example.values())
@@ -101,6 +103,18 @@ def convert(backbone: Backbone, stop: int, example: State, open_axes: Sequence[i
     except Exception as error:  # whatever a tracer, a converter and a stranger's network may raise
         raise Unsuitable(f"can't convert it: {first_line(error)}") from error
     return model, Signature(inputs, outputs, passed)
+
+
+@contextmanager
+def _own_root_logger() -> Iterator[None]:
+    """Where OpenVINO can't convert a network it leaves the whole program's root logger silenced below errors."""
+    root = logging.getLogger()
+    level, filters, handlers = root.level, root.filters[:], root.handlers[:]
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.filters, root.handlers = filters, handlers
 
 
 class _Span(nn.Module):
