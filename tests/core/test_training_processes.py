@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tl_core.errors import UserError
 from tl_core.training import finetune, fit
-from tl_core.training.processes import Processes
+from tl_core.training.processes import Processes, processes
 
 SCRIPT = Path(__file__).parents[1] / "support" / "together.py"
 
@@ -29,6 +29,7 @@ CASES: list[dict[str, Any]] = [
     {"update": "biases", "lr": 1e-3, "head_lr": 1e-2, "l2_sp": 0.1, "ema": 0.5, "train_from": 2, "batch_size": 7},
     # batch-norm, which each process has statistics of its own for
     {"lr": 1e-3, "head_lr": 1e-2, "save_minutes": 0, "batch_size": 7, "batch_norm": "update"},
+    {"epochs": 1, "search": {"trials": 3, "storage": "sqlite:///FOLDER/search.db"}},
 ]
 
 
@@ -41,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     launch = "--multi_gpu --num_processes 2 --num_machines 1 --num_cpu_threads_per_process 1 --main_process_port 0"
     plain = "--mixed_precision no --dynamo_backend no"
     command = [sys.executable, "-m", "accelerate.commands.launch", *launch.split(), *plain.split()]
-    command += [str(SCRIPT), str(root), json.dumps(CASES)]
+    command += [str(SCRIPT), str(root), json.dumps(CASES).replace("FOLDER", str(root))]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parent), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -93,6 +94,30 @@ def test_batch_norm_sees_each_process_s_share(folder: Path, tmp_path: Path) -> N
 def test_only_the_first_process_writes_the_state(folder: Path) -> None:
     """It is under the one folder that both were given, whole."""
     assert [path.name for path in (folder / "2-1" / "state").iterdir()] == ["training.safetensors"]
+
+
+def test_each_trial_of_a_search_is_kept_once(folder: Path) -> None:
+    import optuna
+
+    storage = f"sqlite:///{folder / 'search.db'}"
+    assert [len(optuna.load_study(study_name=name, storage=storage).trials) for name in
+            optuna.get_all_study_names(storage)] == [3]  # fmt: skip
+    _, facts, _ = left(folder, 2, 0)
+    assert facts["search"]["trials"] == 3
+
+
+def test_a_measured_number_is_the_main_process_s(folder: Path) -> None:
+    _, facts, _ = left(folder, 0, 0)
+    assert facts["agreed"] == 2.0**38
+
+
+def test_without_accelerate_one_process_goes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "accelerate.state", None)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert processes(torch.device("cpu")) == Processes(0, 1, torch.device("cpu"))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="need accelerate: pip install 'tl-core\\[tune\\]'"):
+        processes(torch.device("cpu"))
 
 
 def test_a_batch_must_be_enough_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

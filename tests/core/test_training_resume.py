@@ -28,6 +28,7 @@ CASES: dict[str, dict[str, Any]] = {
     "lp_ft": {"save_minutes": 0, "strategy": "lp_ft", "wise": 0.7, "l2_sp": 0.1, "layer_decay": 0.5},
     "gradual": {"batch_norm": "update", "save_minutes": 60, "strategy": "gradual", "epochs": 6, "memory_batch": 3},
     "lora": {"save_minutes": 0, "update": "lora", "precision": "float16", "label_smoothing": 0.1},
+    "search": {"save_minutes": 0, "search": {"trials": 12}},
 }
 
 
@@ -51,6 +52,10 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
 def test_killed_at_random_steps(told: dict[str, dict[str, Any]], case: str) -> None:
     assert len(told[case]["by"]) >= 2
     assert told[case]["result"] == told[case]["whole"]
+
+
+def test_a_search_had_trials_to_end_early(told: dict[str, dict[str, Any]]) -> None:
+    assert json.loads(told["search"]["whole"])["pruned"] > 0
 
 
 def test_either_signal_was_among_them(told: dict[str, dict[str, Any]]) -> None:

@@ -61,14 +61,14 @@ def manifest_of(files: Sequence[Path], split: Sequence[str], label: Sequence[str
     return Manifest(table, modality, targets, str(files[0].parent), (), "v1")
 
 
-def write_maps(folder: Path, train: int = 21, val: int = 10) -> Manifest:
-    """Maps of two classes that differ in their mean."""
+def write_maps(folder: Path, train: int = 21, val: int = 10, apart: float = 0.5) -> Manifest:
+    """Maps of two classes whose means are so far apart, where each value varies by 1."""
     rng = np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{i:03}.map" for i in range(train + val)]
     label = ["ab"[i % 2] for i in range(train + val)]
     for path, name in zip(files, label):
-        (rng.normal(size=SHAPE) + (0.5 if name == "b" else 0)).astype(np.float32).tofile(path)
+        (rng.normal(size=SHAPE) + (apart if name == "b" else 0)).astype(np.float32).tofile(path)
     return manifest_of(files, ["train"] * train + ["val"] * val, label, "map")
 
 

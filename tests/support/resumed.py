@@ -23,6 +23,7 @@ from jobs import job_of, write_maps
 
 from tl_core.training import Fitted, Job, fit, state
 from tl_core.training.loop import Training
+from tl_core.training.search import search
 
 KILLS = 6  # after so many it is let through
 
@@ -36,6 +37,16 @@ def digest(fitted: Fitted) -> str:
             found.update(name.encode() + tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
     found.update(fitted.said.tobytes() + fitted.said_seen.tobytes())
     return found.hexdigest()
+
+
+def searched(job: Job) -> Fitted:
+    """A fit, after the search for its settings where there is one; its facts hold what both have found."""
+    if not job.config.tune.search.trials:
+        return fit(job)
+    found = search(job)
+    fitted = fit(job.tuned(**found.settings))
+    fitted.facts["search"] = found.facts
+    return fitted
 
 
 def kill(at: int, number: int, saving: bool) -> None:
@@ -62,13 +73,15 @@ def kill(at: int, number: int, saving: bool) -> None:
 
 
 def run(job: Job, result: Path, at: int | None = None, number: int = signal.SIGKILL, saving: bool = False) -> int:
-    """A fit in a process of its own, which writes its digest to a file; the signal that ended it, 0 for none."""
+    """A fit in a process of its own, which writes its digest to a file (and how many trials were pruned); the signal that ended it, 0 for none."""
     child = os.fork()
     if child == 0:
         if at is not None:
             kill(at, number, saving)
         try:
-            result.write_text(digest(fit(job)))
+            fitted = searched(job)
+            facts = fitted.facts.get("search") or {}
+            result.write_text(json.dumps({"digest": digest(fitted), "pruned": facts.get("pruned")}))
         except BaseException:
             traceback.print_exc()
             os._exit(1)
@@ -82,10 +95,11 @@ def run(job: Job, result: Path, at: int | None = None, number: int = signal.SIGK
 
 def main(root: Path, cases: dict[str, dict[str, Any]]) -> None:
     torch.set_num_threads(1)
-    manifest = write_maps(root / "data")
+    plain, hard = write_maps(root / "data"), write_maps(root / "hard", apart=0.15)
     told = {}
     for seed, (name, settings) in enumerate(cases.items()):
         folder = root / name
+        manifest = hard if "search" in settings else plain  # where every trial is right, none can be hopeless
         job = job_of(manifest, folder, batch_size=4, patience=9, **settings)
         run(job.replace(state=folder / "undisturbed"), folder / "whole")
         rng, killed = random.Random(seed), []

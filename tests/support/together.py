@@ -1,4 +1,4 @@
-"""A fit in one of several processes that train together: `together.py FOLDER SETTINGS`, by `accelerate launch`."""
+"""Fits, and searches for their settings, in one of several processes that train together: `together.py FOLDER SETTINGS`, by `accelerate launch`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from chains import Chain, maps
 from jobs import PlainMaps, job_of
+from resumed import searched
 from safetensors.torch import save_file
 from torch import nn
 
 from tl_core.manifest import Manifest
-from tl_core.training import fit
 from tl_core.training.processes import processes
 
 
@@ -31,9 +31,9 @@ def main(root: Path, cases: list[dict[str, object]]) -> None:
     manifest = Manifest.load(root / "manifest.parquet", root)
     together = processes(torch.device("cpu"))
     for number, settings in enumerate(cases):
-        fitted = fit(
-            job_of(manifest, root / f"{together.count}-{number}", loader=PlainMaps(), backbone=still, **settings)
-        )
+        job = job_of(manifest, root / f"{together.count}-{number}", loader=PlainMaps(), backbone=still, **settings)
+        fitted = searched(job)
+        fitted.facts["agreed"] = together.agreed(2.0 ** (38 + together.index))
         assert fitted.backbone is not None
         tensors = {**fitted.backbone.state_dict(), **{f"head.{k}": v for k, v in fitted.head.state_dict().items()}}
         name = f"{number}-{together.index}-of-{together.count}"

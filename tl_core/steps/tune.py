@@ -100,7 +100,7 @@ def _fitted(job: Job, workspace: Workspace) -> tuple[Job, dict[str, Any], Fitted
     fitted: Fitted | None = None
     if tune.strategy == "auto":
         speed = speed_of(job.device, resolve_precision(tune.precision, job.device, {}), workspace.cache)
-        decision = decide(job, speed)
+        decision = decide(job, processes(job.device).agreed(speed))
         facts["decision"], fitted = decision.facts, decision.fitted
         job = job.tuned(strategy=decision.chosen)
     if tune.search.trials:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -64,6 +65,14 @@ class Processes:
 
         return bool(reduce(torch.tensor([float(flag)], device=self.device), "sum") > 0)
 
+    def agreed(self, number: float) -> float:
+        """The main process's number in all of them: what each measures for itself differs."""
+        if self.count == 1:
+            return number
+        from accelerate.utils import reduce
+
+        return float(reduce(torch.tensor([number if self.main else 0.0], device=self.device), "sum"))
+
     def wait(self) -> None:
         """Go on once all processes have come here."""
         self.any(False)
@@ -72,14 +81,17 @@ class Processes:
 def processes(device: torch.device) -> Processes:
     """The processes that were launched together, and this one's device of that kind; alone, the device itself.
 
-    Raises UserError where accelerate is not installed, and where the launch computes on another kind of device.
+    Raises UserError where several were launched and accelerate is not installed, and where the launch computes on
+    another kind of device.
     """
     try:
         from accelerate.state import PartialState
     except ImportError as error:
-        raise UserError(
-            "fine-tuning needs accelerate: pip install 'tl-core[tune]', or set tune.strategy=probe"
-        ) from error
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise UserError(
+                "several processes that train together need accelerate: pip install 'tl-core[tune]'"
+            ) from error
+        return Processes(0, 1, device)
 
     state = PartialState(cpu=device.type == "cpu")
     if state.num_processes == 1:

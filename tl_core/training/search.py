@@ -23,6 +23,7 @@ import numpy as np
 from tl_core.errors import UserError
 from tl_core.progress import progress
 from tl_core.training.job import Job, fit
+from tl_core.training.processes import processes
 from tl_core.training.search_probe import ProbeTrials
 from tl_core.training.search_space import as_config, settings_of
 
@@ -55,7 +56,7 @@ def search(job: Job) -> Found:
     The strategy must be decided already. Best is by the watched metric, then by the loss, then the earlier. Trials are
     kept in `tune.search.storage`, else in a SQLite file in `job.state`, under a digest of all that decides them: a
     search that was killed ends as it would have, and a longer one goes on from a shorter one. A trial that diverges
-    counts as pruned. Raises UserError where Optuna is missing, where the storage can't be opened, and where no trial
+    counts as pruned. Of processes that were launched together each tries the same, and the first keeps it. Raises UserError where Optuna is missing, where the storage can't be opened, and where no trial
     can be fitted.
     """
     _require()
@@ -75,10 +76,16 @@ class _Search:
         self._attempt: Attempt = _probe_attempt(job) if probe else _finetune_attempt(job)
         self._kept_every = KEPT_EVERY if probe else 1
         self._direction = "maximize" if job.head_spec.higher_is_better else "minimize"
+        self._together = processes(job.device)
+        if not self._together.main:
+            self._together.wait()  # until the main process has made the storage
         self._storage = _opened(job, self._name(), self._direction)
+        if self._together.main:
+            self._together.wait()
         pruner = optuna.pruners.MedianPruner(n_startup_trials=UNPRUNED, n_warmup_steps=1)
         self._study = optuna.create_study(direction=self._direction, pruner=pruner)
         self._study.add_trials(_finished(self._storage)[: tune.search.trials])
+        self._together.wait()  # until all have read what is kept, before more is
         self._faults: list[UserError] = []
 
     def go(self) -> Found:
@@ -87,7 +94,7 @@ class _Search:
 
         wanted = self._job.config.tune.search.trials
         done = kept = len(_finished(self._study))
-        with progress(wanted, "search", unit="trial") as bar:
+        with progress(wanted, "search", unit="trial", shown=self._together.main) as bar:
             bar.update(done)
             try:
                 while done < wanted:
@@ -125,7 +132,8 @@ class _Search:
     def _keep(self, kept: int) -> int:
         """Copy what is done since the last copy to the storage; how many are there."""
         done = _finished(self._study)
-        self._storage.add_trials(done[kept:])
+        if self._together.main:
+            self._storage.add_trials(done[kept:])
         return len(done)
 
     def _found(self, complete: Sequence[FrozenTrial]) -> Found:
