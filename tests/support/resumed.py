@@ -73,7 +73,10 @@ def kill(at: int, number: int, saving: bool) -> None:
 
 
 def run(job: Job, result: Path, at: int | None = None, number: int = signal.SIGKILL, saving: bool = False) -> int:
-    """A fit in a process of its own, which writes its digest to a file (and how many trials were pruned); the signal that ended it, 0 for none."""
+    """A fit in a process of its own; the signal that ended it, 0 for none.
+
+    It writes its digest, and how many trials of a search were pruned, to a file.
+    """
     child = os.fork()
     if child == 0:
         if at is not None:

@@ -1,4 +1,7 @@
-"""Fits, and searches for their settings, in one of several processes that train together: `together.py FOLDER SETTINGS`, by `accelerate launch`."""
+"""Fits, and searches for their settings, in one of several processes: `together.py FOLDER SETTINGS`.
+
+They train together, started by `accelerate launch`.
+"""
 
 from __future__ import annotations
 

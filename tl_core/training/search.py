@@ -56,8 +56,8 @@ def search(job: Job) -> Found:
     The strategy must be decided already. Best is by the watched metric, then by the loss, then the earlier. Trials are
     kept in `tune.search.storage`, else in a SQLite file in `job.state`, under a digest of all that decides them: a
     search that was killed ends as it would have, and a longer one goes on from a shorter one. A trial that diverges
-    counts as pruned. Of processes that were launched together each tries the same, and the first keeps it. Raises UserError where Optuna is missing, where the storage can't be opened, and where no trial
-    can be fitted.
+    counts as pruned. Of processes that were launched together each tries the same, and the first keeps it.
+    Raises UserError where Optuna is missing, where the storage can't be opened, and where no trial can be fitted.
     """
     _require()
     with _quiet():
