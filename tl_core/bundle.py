@@ -16,13 +16,15 @@ from torch import Tensor
 from tl_core.errors import DecodeError, FormatError, UserError
 from tl_core.extraction import embed, resolve_device
 from tl_core.pins import at_commit
+from tl_core.reference import Reference
 from tl_core.registry import Registry
 from tl_core.types import Backbone, BackboneSpec, Head, HeadSpec, Loader, Prepared, Source, Targets, Task
 from tl_core.views import AllViews, at_view
 from tl_core.weights import read_json
 from tl_core.workspace import write_bytes, write_json, write_text
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had no reference
+REFERENCE = "reference.safetensors"
 CHUNK = 256  # samples decoded at a time while predicting
 
 
@@ -31,7 +33,8 @@ class Prediction:
     """What the model says of one source; `error` instead where the source can't be used.
 
     label: class name, multi-label names joined by "|", or None (regression). probability: of `label` (multiclass)
-    or the least sure of the predicted labels. probabilities: per class. value: the number (regression).
+    or the least sure of the predicted labels. probabilities: per class. value: the number (regression). unusual: how
+    unlike the training rows it is, above 1 more than the bundle's threshold; None where the bundle has no reference.
     """
 
     id: str
@@ -39,12 +42,17 @@ class Prediction:
     probability: float | None = None
     probabilities: Mapping[str, float] = field(default_factory=dict)
     value: float | None = None
+    unusual: float | None = None
     error: str | None = None
 
 
 @dataclass
 class ModelBundle:
-    """A model that predicts from raw sources. `notes`: what differs from where it was trained, in sentences."""
+    """A model that predicts from raw sources.
+
+    notes: what differs from where it was trained, in sentences; reference: what it keeps of its training rows, in the
+    space of its own backbone as it was tuned; None in a bundle of format 1.
+    """
 
     loader: Loader
     backbone: Backbone
@@ -53,6 +61,7 @@ class ModelBundle:
     facts: dict[str, Any]
     device: torch.device
     notes: tuple[str, ...] = ()
+    reference: Reference | None = None
 
     @classmethod
     def load(cls, folder: Path, registry: Registry, backbone: str | None = None, device: str = "auto") -> ModelBundle:
@@ -100,6 +109,7 @@ class ModelBundle:
             facts,
             where,
             tuple(notes),
+            Reference.load(folder / REFERENCE) if facts.get("reference") else None,
         )
 
     def predict(self, sources: Sequence[Source], ids: Sequence[str] | None = None) -> list[Prediction]:
@@ -118,15 +128,21 @@ class ModelBundle:
                 prepared[i] = self._prepared(source)
             except (DecodeError, OSError) as error:
                 errors[i] = str(error)
-        rows: Iterator[np.ndarray] = iter(())
+        made: Iterator[tuple[np.ndarray, float | None]] = iter(())
         if prepared:
             features = embed(self.backbone, list(prepared.values()), self.device, self.facts["precision"])
             with torch.inference_mode():
-                rows = iter(self.head.decode(self.head(features)).numpy())
+                rows = self.head.decode(self.head(features)).numpy()
+            made = zip(rows, self._unusual(features.numpy()), strict=True)
         return [
-            Prediction(name, error=errors[i]) if i in errors else self._prediction(name, next(rows))
+            Prediction(name, error=errors[i]) if i in errors else self._prediction(name, *next(made))
             for i, name in enumerate(names)
         ]
+
+    def _unusual(self, features: np.ndarray) -> list[float | None]:
+        if self.reference is None:
+            return [None] * len(features)
+        return [float(score) for score in self.reference.scores(features)]
 
     def _prepared(self, source: Source) -> Prepared:
         """A source as the backbone takes it, read as extraction reads it. Raises DecodeError where it is unusable."""
@@ -136,17 +152,17 @@ class ModelBundle:
         need = self.backbone.need
         return self.backbone.prepare(whole if need is None else self.loader.decode_for(source, need))
 
-    def _prediction(self, name: str, row: np.ndarray) -> Prediction:
+    def _prediction(self, name: str, row: np.ndarray, unusual: float | None) -> Prediction:
         if not np.isfinite(row).all():
             return Prediction(name, error="the model gives no finite number for it")
         if self.targets.task == "regression":
-            return Prediction(name, value=float(row))
+            return Prediction(name, value=float(row), unusual=unusual)
         probabilities = {label: float(p) for label, p in zip(self.targets.classes, row, strict=True)}
         if self.targets.task == "multiclass":
             label = max(probabilities, key=lambda key: probabilities[key])
-            return Prediction(name, label, probabilities[label], probabilities)
+            return Prediction(name, label, probabilities[label], probabilities, unusual=unusual)
         chosen = {label: p for label, p in probabilities.items() if p > 0.5}
-        return Prediction(name, "|".join(chosen), min(chosen.values(), default=None), probabilities)
+        return Prediction(name, "|".join(chosen), min(chosen.values(), default=None), probabilities, unusual=unusual)
 
 
 def save_bundle(
@@ -161,10 +177,12 @@ def save_bundle(
     targets: Targets,
     precision: str,
     training: Mapping[str, Any],
+    reference: Reference | None = None,
 ) -> None:
     """Write a bundle. trained: names of the segments whose weights changed; only those are stored.
 
-    training: JSON-able facts for the model card (data version, rows, strategy, validation metrics).
+    training: JSON-able facts for the model card (data version, rows, strategy, validation metrics); reference: made of
+    embeddings by this very backbone, without which predictions don't say how unusual a source is.
     """
     facts = {
         "format": FORMAT_VERSION,
@@ -176,6 +194,7 @@ def save_bundle(
         "backbone": backbone_facts(spec, request, backbone),
         "trained_segments": list(trained),
         "training": dict(training),
+        "reference": None if reference is None else reference.facts(),
     }
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / "head.safetensors", save(_contiguous(head.state_dict())))
@@ -184,6 +203,10 @@ def save_bundle(
         write_bytes(folder / "backbone.safetensors", save(_contiguous(changed)))
     else:  # what a fine-tuning has left here is no part of this model
         (folder / "backbone.safetensors").unlink(missing_ok=True)
+    if reference is not None:
+        reference.save(folder / REFERENCE)
+    else:
+        (folder / REFERENCE).unlink(missing_ok=True)
     write_json(folder / "bundle.json", facts)
     write_text(folder / "README.md", model_card(facts))
 

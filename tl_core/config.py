@@ -29,6 +29,7 @@ class DataConfig(Section):
     text: str | None = Field(None, description="column with texts; guessed where null")
     split: str | None = Field(None, description="column with train/val/test; guessed where null")
     group: str | None = Field(None, description="column whose values must not cross splits (speaker, patient)")
+    attributes: tuple[str, ...] = Field((), description="further columns by which results are compared (age, device)")
     task: Literal["auto", "multiclass", "multilabel", "regression"] = "auto"
     separator: str = Field("|", min_length=1, description="between the labels of a multi-label cell")
     test_fraction: float = Field(0.2, gt=0, lt=1, description="where the data bring no test split")
@@ -190,6 +191,18 @@ class EvaluateConfig(Section):
 
     confidence: float = Field(0.9, gt=0.5, lt=1, description="coverage of every interval")
     bootstrap: int = Field(1000, ge=100, description="resamples of the test rows")
+    diagnostics: bool = Field(
+        True, description="look for leakage, label errors, shift, unfair groups, miscalibration, unusual rows"
+    )
+    baseline: bool = Field(True, description="compare with a probe on plain features that need no network")
+    scratch_minutes: float = Field(
+        2.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="what training from random weights may take, to compare a fine-tuned network with; 0: not done",
+    )
+    robustness: int = Field(64, ge=0, description="test rows that are corrupted to see what that costs; 0: none")
+    explain: int = Field(6, ge=0, le=50, description="worst errors shown with what the model looked at; 0: none")
 
 
 class StoreConfig(Section):

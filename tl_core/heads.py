@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from tl_core.types import Head, HeadSpec, Targets, Task
 
 METRICS: dict[Task, tuple[str, ...]] = {
-    "multiclass": ("accuracy", "macro_f1"),
-    "multilabel": ("micro_f1", "macro_f1", "mean_average_precision"),
+    "multiclass": ("accuracy", "macro_f1", "balanced_accuracy", "auroc", "average_precision"),
+    "multilabel": (
+        "micro_f1", "macro_f1", "mean_average_precision", "auroc", "micro_precision", "micro_recall", "exact_match",
+    ),
     "regression": ("r2", "mae", "rmse"),
-}
+}  # fmt: skip
 
 
 class LinearHead(Head):

@@ -16,6 +16,8 @@ Needs pytest, which tl_core itself does not depend on.
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import math
 import subprocess
 import sys
 import time
@@ -37,6 +39,7 @@ from tl_core.registry import Registry, load_registry
 from tl_core.types import END, Backbone, BackboneSpec, Loader, Prepared, Source, State, Targets, Task
 from tl_core.views import all_views, at_view, slices, views
 
+SEVERITIES = (1, 2, 3, 4, 5)
 HEAVY = ("timm", "transformers", "torchaudio", "torchvision", "prefect", "dvc", "sklearn", "matplotlib")
 
 
@@ -147,6 +150,35 @@ class ModalityContract:
 
         for a, b in zip(variant(7).windows, variant(7).windows, strict=True):
             assert_same_state(a, b)
+
+    def test_corruptions_harm_by_degrees(self, loader: Loader, built: Backbone, good: Sequence[Source]) -> None:
+        for name, corrupt in loader.corruptions.items():
+            apart = np.zeros(len(SEVERITIES))
+            for seed, source in enumerate(list(good) * 4):
+                decoded, kept = loader.decode(source), loader.decode(source)
+                harmed, again = (
+                    [corrupt(decoded, severity, np.random.default_rng(seed)) for severity in SEVERITIES] for _ in "ab"
+                )
+                assert distance(decoded, kept) == 0, f"{name} changes the sample that it is given"
+                assert [form(one) for one in harmed] == [form(decoded)] * len(SEVERITIES), name
+                assert not any(distance(a, b) for a, b in zip(harmed, again)), f"{name} does not repeat"
+                apart += [distance(decoded, one) for one in harmed]
+                assert built.prepare(harmed[-1]).windows
+            assert np.all(np.diff(apart) >= 0), f"{name} harms less at a higher severity: {apart}"
+            assert apart[-1] > apart[0], f"{name} harms as much at every severity"
+
+    def test_plain_features_are_of_one_kind(self, loader: Loader, good: Sequence[Source]) -> None:
+        said, again = ([loader.plain(loader.decode(source)) for source in good] for _ in "ab")
+        terms = [one for one in said if isinstance(one, Mapping)]
+        numbers = [one for one in said if isinstance(one, np.ndarray)]
+        assert len({type(one) for one in said}) == 1
+        for one, other in zip(said, again):
+            assert type(one) is type(other)
+            assert one == other if not isinstance(one, np.ndarray) else np.array_equal(one, np.asarray(other))
+        assert all(isinstance(term, str) and 0 < n < math.inf for one in terms for term, n in one.items())
+        assert len({one.shape for one in numbers}) <= 1
+        assert all(one.ndim == 1 and one.dtype == np.float32 and np.isfinite(one).all() for one in numbers)
+        assert all(isinstance(key, str) and isinstance(value, str) for key, value in loader.libraries().items())
 
     def test_renders_self_contained_html(self, loader: Loader, good: Sequence[Source]) -> None:
         for source in good:
@@ -290,6 +322,32 @@ class ModalityContract:
         with torch.inference_mode():
             out: State = built(built.collate([window] * built.batch_size(built.bucket(window))))
         return out["x"]
+
+
+def form(decoded: Any) -> Any:
+    """What a corrupted sample has in common with the sample: its type, an array's shape and dtype, fields' forms."""
+    if isinstance(decoded, np.ndarray):
+        return decoded.shape, decoded.dtype
+    if dataclasses.is_dataclass(decoded):
+        return type(decoded), [form(getattr(decoded, field.name)) for field in dataclasses.fields(decoded)]
+    return type(decoded)
+
+
+def distance(a: Any, b: Any) -> float:
+    """How far two decoded samples are apart: 0 where they are equal.
+
+    Of texts the share of their letters that they don't have in common; of arrays the root mean square; of dataclasses
+    the sum over fields; of anything else 1.
+    """
+    if isinstance(a, str) and isinstance(b, str):
+        return 1 - difflib.SequenceMatcher(None, a, b, autojunk=False).ratio()
+    if isinstance(a, np.ndarray):
+        if a.shape != b.shape:
+            return math.inf
+        return float(np.sqrt(np.mean(np.square(a.astype(np.float64) - b.astype(np.float64)))))
+    if dataclasses.is_dataclass(a):
+        return sum(distance(getattr(a, field.name), getattr(b, field.name)) for field in dataclasses.fields(a))
+    return float(a != b)
 
 
 def assert_same_state(a: State, b: State) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tl_core.errors import DecodeError, UserError, did_you_mean
+from tl_core.saliency import Overlay, Saliency
 
 Task = Literal["multiclass", "multilabel", "regression"]
 SPLITS = ("train", "val", "test")
@@ -25,6 +26,12 @@ Source = Path | str
 
 Facts = Mapping[str, float | str]
 """What a look at one raw sample tells (`{"height": 480, "width": 640}`); a name is absent where it is not known."""
+
+Corrupt = Callable[[Any, int, np.random.Generator], Any]
+"""What harms a decoded sample: the sample, a severity from 1 (mild) to 5 (severe), and what chance is drawn from."""
+
+Plain = np.ndarray | Mapping[str, float]
+"""What can be said of a sample without a network: float32 [D], or how often each of its terms occurs."""
 
 State = dict[str, Tensor]
 """What flows through the segments: key `x` is the main tensor, other keys (a mask, say) ride along."""
@@ -92,7 +99,12 @@ class Loader(ABC):
 
     `version` is part of every fingerprint: raise it whenever `decode` gives other arrays for the same bytes.
     `measure_version` belongs to `measure` in the same way: what it gave is remembered; and `augment_version` to
-    `augment`: states of variants are stored.
+    `augment`: states of variants are stored; and `plain_version` to `plain`.
+
+    corruptions: how a decoded sample looks when something has gone wrong with it, by a name for people (`blur`); what
+    that costs a model is measured on test rows. Each gives a sample of the form that decode() gives, leaves the one
+    that it is given as it is, draws chance from the generator alone, and changes a sample the more the higher the
+    severity, which at 1 is hardly noticed and at 5 leaves the label just recognisable.
     """
 
     modality: ClassVar[str]
@@ -101,6 +113,8 @@ class Loader(ABC):
     version: ClassVar[int] = 1
     measure_version: ClassVar[int] = 1
     augment_version: ClassVar[int] = 1
+    plain_version: ClassVar[int] = 1
+    corruptions: ClassVar[Mapping[str, Corrupt]] = {}
 
     @final
     def check(self, source: Source) -> str | None:
@@ -149,9 +163,30 @@ class Loader(ABC):
         """
         return []
 
+    def plain(self, decoded: Any) -> Plain | None:
+        """What can be said of a decoded sample without a network: a linear model on it is what a backbone must beat.
+
+        Numbers, float32 [D] with the same D for all samples (pixels of a thumbnail, say), or the sample's terms and how
+        often each occurs (words of a text), of which tl makes features that it fits to the training rows. None, the
+        default, where the modality has none. Decided by the sample alone; numbers are kept in the feature store.
+        """
+        return None
+
+    def libraries(self) -> Mapping[str, str]:
+        """Names and versions of the libraries that decode() and plain() go by: part of the key of plain features."""
+        return {}
+
     @abstractmethod
     def render(self, source: Source) -> str:
         """A self-contained HTML fragment that shows the sample (escaped text, data-URI image or audio)."""
+
+    def overlay(self, source: Source, saliencies: Sequence[Saliency]) -> Overlay | None:
+        """The sample with what the model looked at, once for each saliency; None, the default: not supported.
+
+        saliencies: of this source, one or more. The fragment is as render()'s, at most 100 kB, and says in words too
+        where the model looked. Raises DecodeError as decode() does.
+        """
+        return None
 
 
 @dataclass(frozen=True)
@@ -314,6 +349,31 @@ class Backbone(nn.Module, ABC):
         else:
             return x.mean(dim=1)  # [B, T, D] -> [B, D]
         return (x * seen.unsqueeze(2)).sum(dim=1) / seen.sum(dim=1, keepdim=True).clamp(min=1)
+
+    def spatial(self, state: State) -> Tensor | None:
+        """The `x` of a state between two segments by its places in the window: [B, C, H, W], None where it has none.
+
+        A rearrangement of the values, no more: gradients go through it as well. By default [B, C, H, W] as it is and
+        tokens [B, T, D] as [B, D, 1, T].
+        """
+        x = state["x"]
+        if x.ndim == 4:
+            return x
+        return x.transpose(1, 2).unsqueeze(2) if x.ndim == 3 else None
+
+    def places(self, decoded: Any) -> Sequence[Any] | None:
+        """What of the sample each window of prepare(decoded) stands for, in a form that `Loader.overlay` draws by.
+
+        None, the default, where it can't be told: then nothing is explained.
+        """
+        return None
+
+    def blank(self, window: State) -> State | None:
+        """The window with nothing in it (padding for words), which explanations of words and tokens start from.
+
+        None, the default: the average of all words that the network knows, or the window's mean throughout.
+        """
+        return None
 
     def segment(self, cut: str) -> int:
         """Index of the segment that comes after the cut of this name; the number of segments for `end`.

@@ -134,6 +134,15 @@ class View(Backbone):
     def pooled(self, state: State) -> Tensor:
         return self._base[0].pooled(state)
 
+    def spatial(self, state: State) -> Tensor | None:
+        return self._base[0].spatial(state)
+
+    def places(self, decoded: Any) -> Sequence[Any] | None:
+        return self._base[0].places(decoded)
+
+    def blank(self, window: State) -> State | None:
+        return self._base[0].blank(window)
+
 
 class AllViews(View):
     """Every view of a backbone in one embedding.

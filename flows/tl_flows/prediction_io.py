@@ -61,11 +61,16 @@ def predict(bundle: ModelBundle, rows: Sequence[Item]) -> list[Prediction]:
 
 
 def as_lines(predictions: Sequence[Prediction]) -> Iterator[str]:
-    """Aligned columns for a terminal: id, label or value, probability; an error in their place."""
+    """Aligned columns for a terminal: id, label or value, probability, what is unusual; an error in their place."""
     cells = [_cells(p) for p in predictions]
     widths = [max((len(row[i]) for row in cells), default=0) for i in range(2)]
     for name, label, rest in cells:
         yield f"{name:<{widths[0]}}  {label:<{widths[1]}}  {rest}".rstrip()
+
+
+def is_unusual(p: Prediction) -> bool:
+    """Whether the source is too unlike the training rows for the prediction to be relied on."""
+    return p.unusual is not None and p.unusual > 1
 
 
 def write(path: Path, predictions: Iterable[Prediction]) -> None:
@@ -125,16 +130,18 @@ def _column(table: Table, loader: Loader, column: str | None) -> tuple[str, bool
 def _cells(p: Prediction) -> tuple[str, str, str]:
     if p.error is not None:
         return p.id, "-", f"error: {p.error}"
+    strange = f"unusual {p.unusual:.2f}" if is_unusual(p) else ""
     if p.value is not None:
-        return p.id, f"{p.value:.6g}", ""
-    return p.id, p.label or "(none)", "" if p.probability is None else f"{p.probability:.4f}"
+        return p.id, f"{p.value:.6g}", strange
+    sure = "" if p.probability is None else f"{p.probability:.4f}"
+    return p.id, p.label or "(none)", f"{sure:<6}  {strange}"
 
 
 def _csv(predictions: Iterable[Prediction]) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["id", "label", "probability", "value", "error"])
-    writer.writerows([p.id, p.label, p.probability, p.value, p.error] for p in predictions)
+    writer.writerow(["id", "label", "probability", "value", "unusual", "error"])
+    writer.writerows([p.id, p.label, p.probability, p.value, p.unusual, p.error] for p in predictions)
     return stream.getvalue()
 
 

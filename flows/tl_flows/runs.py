@@ -140,7 +140,7 @@ def publish(workspace: Workspace) -> None:
     """Put what users look for at the top of the output folder, as links to the steps' files where possible."""
     evaluated = workspace.step("evaluate")
     told = workspace.metrics, workspace.ranking, workspace.tuning, workspace.quarantine
-    for path in (*told, evaluated / "predictions.parquet"):
+    for path in (*told, evaluated / "predictions.parquet", evaluated / "model_card.md"):
         _link(path, workspace.root / path.name)
     model = workspace.root / "model"
     shutil.rmtree(model, ignore_errors=True)

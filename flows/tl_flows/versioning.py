@@ -129,6 +129,32 @@ def changes(root: Path, data: Path, stage: str) -> FileChanges | None:
     )
 
 
+def outputs_at(root: Path, revision: str, outputs: Sequence[str], folder: Path) -> None:
+    """Copy outputs of a project (paths relative to it) as they were at a git revision to the same paths below `folder`.
+
+    Raises UserError where git doesn't know the revision, or neither git nor DVC's cache has one of them.
+    """
+    from dvc.api import DVCFileSystem
+    from dvc.exceptions import DvcException
+    from dvc.scm import SCMError
+
+    with _repo(root) as repo:
+        repository = Path(repo.root_dir)
+    try:
+        files = DVCFileSystem(str(repository), rev=revision)
+        for output in outputs:
+            target = folder / output
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(files.cat_file((root.resolve() / output).relative_to(repository.resolve()).as_posix()))
+    except SCMError as error:
+        raise UserError(f"git knows no revision {revision!r} here ({error})") from error
+    except (DvcException, OSError) as error:
+        raise UserError(
+            f"the results of revision {revision!r} are not at hand: {error}; check it out and run `tl run`, or "
+            "`dvc fetch` where they were pushed"
+        ) from error
+
+
 def initialise(root: Path, *, git: bool) -> None:
     """Make `root` a DVC project without usage reports. Raises UserError where DVC refuses."""
     from dvc.exceptions import DvcException

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.stats import binomtest
+from scipy.stats import t as student
 
 from tl_core.evaluation import Interval, evaluate_predictions
 from tl_core.evaluation.bootstrap import percentile_interval, resample_weights, units_of
@@ -77,7 +78,7 @@ def test_a_collapsed_interval_is_wilson_and_says_so(right: bool) -> None:
     low, high = wilson(float(right), 10, 0.9)  # each class has ten rows
     assert macro == Interval.of(float(right), low, high, "wilson mean")
     assert any("same accuracy: Wilson" in note for note in result.notes)
-    assert any("same macro F1: mean of the classes' Wilson" in note for note in result.notes)
+    assert any("macro F1, balanced accuracy" in note and "mean of the classes' Wilson" in note for note in result.notes)
 
 
 def test_a_collapse_over_groups_counts_groups_not_rows() -> None:
@@ -122,6 +123,26 @@ def test_one_group_falls_back_to_rows_and_says_what_that_means() -> None:
     )
     assert result.summary["accuracy"].low < 0.75 < result.summary["accuracy"].high
     assert any("one single group" in note for note in result.notes)
+
+
+@pytest.mark.parametrize("units", [4, 5, 10, 50, 1000])
+def test_percentiles_of_few_units_move_outwards_by_students_quantile(units: int) -> None:
+    draws = np.random.default_rng(0).normal(size=200_000)
+    plain = percentile_interval(0.0, draws, 0.9, None)
+    spread = percentile_interval(0.0, draws, 0.9, None, units=[units])
+    reach = student.ppf(0.95, units - 1) * np.sqrt(units / (units - 1))
+    assert (plain.low, plain.high) == pytest.approx((-1.645, 1.645), abs=0.02)
+    assert (spread.low, spread.high) == pytest.approx((-reach, reach), rel=0.02, abs=0.02)
+
+
+def test_percentiles_follow_a_value_that_resampling_shifts() -> None:
+    draws = np.random.default_rng(0).normal(-0.3, 1.0, 100_000)  # resampled, the number is too small by 0.3
+    interval = percentile_interval(0.0, draws, 0.9, None, units=[10_000])
+    assert (interval.low, interval.high) == pytest.approx((0.3 - 1.645, 0.3 + 1.645), abs=0.03)
+    tied = percentile_interval(0.5, np.repeat([0.4, 0.5, 0.6], 100), 0.9, None, units=[10_000])
+    assert (tied.low, tied.high) == (0.4, 0.6)  # draws equal to the value count half on either side
+    far = percentile_interval(5.0, draws, 0.9, None, units=[10_000])
+    assert far.low < 1.5  # not taken for a shift of all of that
 
 
 def test_the_interval_always_holds_its_value() -> None:

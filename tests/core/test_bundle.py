@@ -12,6 +12,7 @@ import pytest
 from tl_core.bundle import ModelBundle, backbone_facts, model_card
 from tl_core.config import validate
 from tl_core.errors import FormatError, UserError
+from tl_core.manifest import Manifest
 from tl_core.registry import Registry
 from tl_core.steps import evaluate, extract, select, tune, version
 from tl_core.workspace import Workspace
@@ -56,6 +57,52 @@ def test_a_bad_file_gets_its_error_and_shifts_nobody(trained: Workspace, timeser
     assert got[2].error is not None
 
 
+def test_each_prediction_says_how_unusual_its_source_is(
+    trained: Workspace, timeseries: Registry, tmp_path: Path
+) -> None:
+    """In the space of the bundle's own backbone: a row that was learnt from lies as close as it can."""
+    bundle = ModelBundle.load(trained.model, timeseries)
+    assert bundle.reference is not None
+    assert bundle.facts["reference"] == bundle.reference.facts()
+    assert bundle.facts["reference"]["rows"] == bundle.facts["training"]["training_rows"]
+    manifest = Manifest.load(trained.manifest, trained.root)
+
+    def unusual(split: str) -> list[float]:
+        said = [p.unusual for p in bundle.predict([manifest.sample(int(r)).source for r in manifest.rows(split)])]
+        assert None not in said
+        return [value for value in said if value is not None]
+
+    val = unusual("val")
+    assert max(val) == pytest.approx(1.0, abs=2e-3)  # fewer than 19 rows: the largest distance is the threshold
+    assert np.mean(unusual("train")) < np.mean(val)
+    np.save(tmp_path / "spike.npy", np.where(np.arange(100) == 50, 1000.0, 0.0))
+    (spike,) = bundle.predict([tmp_path / "spike.npy"])
+    assert spike.unusual is not None
+    assert spike.unusual > 1
+
+
+def test_a_bundle_without_a_reference_still_predicts(trained: Workspace, timeseries: Registry, tmp_path: Path) -> None:
+    def older(facts: dict[str, object]) -> None:
+        facts["format"] = 1
+        del facts["reference"]
+
+    source = sorted((trained.root.parent / "waves" / "fast").iterdir())[0]
+    copy = changed(trained, tmp_path, older)
+    (copy / "reference.safetensors").unlink()
+    (before,) = ModelBundle.load(copy, timeseries).predict([source])
+    (now,) = ModelBundle.load(trained.model, timeseries).predict([source])
+    assert before.unusual is None
+    assert now.unusual is not None
+    assert dataclasses.replace(now, unusual=None) == before
+
+
+def test_a_reference_that_has_gone_is_told(trained: Workspace, timeseries: Registry, tmp_path: Path) -> None:
+    copy = changed(trained, tmp_path, lambda facts: None)
+    (copy / "reference.safetensors").unlink()
+    with pytest.raises(UserError, match=r"unreadable .*reference\.safetensors"):
+        ModelBundle.load(copy, timeseries)
+
+
 def test_the_bundle_records_where_it_comes_from(trained: Workspace) -> None:
     facts = json.loads((trained.model / "bundle.json").read_text())
     assert facts["classes"] == ["fast", "noise", "slow"]
@@ -80,7 +127,7 @@ def test_changed_preprocessing_is_told(trained: Workspace, timeseries: Registry,
 
 def test_a_newer_format_is_refused(trained: Workspace, timeseries: Registry, tmp_path: Path) -> None:
     copy = changed(trained, tmp_path, lambda facts: facts.update(format=99))
-    with pytest.raises(FormatError, match="this tl reads up to 1; update tl"):
+    with pytest.raises(FormatError, match="this tl reads up to 2; update tl"):
         ModelBundle.load(copy, timeseries)
 
 

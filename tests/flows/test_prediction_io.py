@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from tl_flows import prediction_io
+from tl_flows import cli, prediction_io
 from tl_flows.prediction_io import Item
 
 from tl_core.bundle import ModelBundle, Prediction
@@ -96,7 +97,10 @@ class Model:
     """Labels a source by its length."""
 
     def predict(self, sources: Sequence[Source], ids: Sequence[str]) -> list[Prediction]:
-        return [Prediction(i, f"len {len(str(s))}", 0.5, {"x": 0.5}) for s, i in zip(sources, ids)]
+        return [
+            Prediction(i, f"len {len(str(s))}", 0.5, {"x": 0.5}, unusual=float(len(str(s)) - 1))
+            for s, i in zip(sources, ids)
+        ]
 
 
 ROWS = [Item("a", "1"), Item("b", None, "missing file"), Item("c", "333")]
@@ -112,9 +116,26 @@ def test_predictions_stay_aligned_with_the_rows() -> None:
     assert list(prediction_io.as_lines(predictions)) == [
         "a  len 1  0.5000",
         "b  -      error: missing file",
-        "c  len 3  0.5000",
+        "c  len 3  0.5000  unusual 2.00",
     ]
     assert list(prediction_io.as_lines([Prediction("v", value=2.5)])) == ["v  2.5"]
+    numbers = [Prediction("v", value=2.5, unusual=1.2345), Prediction("w", "", None, unusual=1.5)]
+    assert list(prediction_io.as_lines(numbers)) == ["v  2.5     unusual 1.23", "w  (none)          unusual 1.50"]
+
+
+def test_the_command_counts_what_is_unlike_the_training_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = SimpleNamespace(notes=(), loader=Texts(), predict=Model().predict)
+    monkeypatch.setattr(ModelBundle, "load", lambda *_: model)
+    for texts, told in (
+        (["a", "ab", "abc"], "tl: 1 of 3 rows are unlike the training data (unusual above 1)"),
+        (["a"], ""),
+    ):
+        assert cli.main(["predict", str(tmp_path), *(part for text in texts for part in ("--text", text))]) == 0
+        said = capsys.readouterr()
+        assert said.err.startswith(told) if told else said.err == ""
+        assert len(said.out.splitlines()) == len(texts)
 
 
 def test_csv_and_jsonl_hold_the_same_rows(tmp_path: Path) -> None:
@@ -122,11 +143,12 @@ def test_csv_and_jsonl_hold_the_same_rows(tmp_path: Path) -> None:
     prediction_io.write(tmp_path / "p.csv", predictions)
     prediction_io.write(tmp_path / "p.jsonl", predictions)
     assert (tmp_path / "p.csv").read_text().splitlines() == [
-        "id,label,probability,value,error",
-        "a,len 1,0.5,,",
-        "b,,,,missing file",
-        "c,len 3,0.5,,",
+        "id,label,probability,value,unusual,error",
+        "a,len 1,0.5,,0.0,",
+        "b,,,,,missing file",
+        "c,len 3,0.5,,2.0,",
     ]
     lines = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
     assert [(row["id"], row["error"]) for row in lines] == [("a", None), ("b", "missing file"), ("c", None)]
     assert lines[0]["probabilities"] == {"x": 0.5}
+    assert [row["unusual"] for row in lines] == [0.0, None, 2.0]

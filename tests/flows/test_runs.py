@@ -47,6 +47,7 @@ def make_outputs(workspace: Workspace, accuracy: float) -> None:
     write_json(workspace.ranking, {"chosen": "tiny"})
     for path in (
         workspace.step("evaluate") / "predictions.parquet",
+        workspace.step("evaluate") / "model_card.md",
         workspace.quarantine,
         workspace.tuning,
         workspace.model / "bundle.json",
@@ -84,8 +85,8 @@ def test_the_output_folder_ends_with_what_users_look_for(tmp_path: Path) -> None
     assert run.report == out / "report.html"
     assert run.model_folder == out / "model"
     assert sorted(p.name for p in out.iterdir()) == [
-        ".tl", "artifacts", "metrics.json", "model", "predictions.parquet", "quarantine.csv", "ranking.json",
-        "report.html", "tune.json",
+        ".tl", "artifacts", "metrics.json", "model", "model_card.md", "predictions.parquet", "quarantine.csv",
+        "ranking.json", "report.html", "tune.json",
     ]  # fmt: skip
     assert (out / "predictions.parquet").read_text() == "0.9"
     assert sorted(p.name for p in (out / "model").iterdir()) == ["bundle.json", "head.safetensors"]

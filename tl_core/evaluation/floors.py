@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from tl_core.evaluation.metrics import Numbers
+from tl_core.evaluation.bootstrap import Numbers
 from tl_core.types import Targets
 
 

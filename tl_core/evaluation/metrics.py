@@ -6,20 +6,23 @@ torchmetrics has no sample weights, hence the second way; the tests hold the two
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from tl_core.errors import UserError
-from tl_core.evaluation.bootstrap import Floats, Ints
+from tl_core.evaluation.bootstrap import Bools, Floats, Ints, Numbers
+from tl_core.evaluation.curves import Ranking
 from tl_core.heads import METRICS
 from tl_core.types import Targets
 
 TOP_K = 5
-Bools = npt.NDArray[np.bool_]
-Numbers = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+RANKED = ("auroc", "average_precision")
+Counts = tuple[Floats, Floats, Floats]  # by class: rows that have it and were given it, were given it, have it
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,11 @@ class Measure(ABC):
         """The numbers on the test rows, one per column; nan where undefined."""
 
     @abstractmethod
-    def resampled(self, weights: Floats) -> Floats:
-        """The same numbers with each row counted weights [N] times."""
+    def resampled(self, weights: Floats, *, ranked: bool = True) -> Floats:
+        """The same numbers with each row counted weights [N] times.
+
+        ranked: False leaves AUROC and average precision, which cost by far the most, nan.
+        """
 
     @abstractmethod
     def watch(self, weights: Floats) -> float:
@@ -55,26 +61,41 @@ class Measure(ABC):
 
 
 class Multiclass(Measure):
-    """Accuracy, macro F1, top-5 accuracy past five classes; precision, recall and F1 of each class.
+    """Accuracy, macro F1, balanced accuracy, top-5 accuracy past five classes, AUROC, average precision.
 
-    probabilities: [N, C]; truth: int64 [N]; units: see `units_of`. Macro F1 is the mean over the classes that
-    occur in the truth; in a resample, over those of them that it drew.
+    probabilities: [N, C]; truth: int64 [N]; units: see `units_of`. Each class has precision, recall, F1, AUROC and
+    average precision against all others. Of two classes the overall AUROC and average precision are those of the
+    second, of more the mean; means are over the classes that occur in the truth; in a resample, over those of them
+    that it drew.
     """
 
     def __init__(self, probabilities: Numbers, truth: Ints, units: Ints) -> None:
         self.classes = probabilities.shape[1]
+        self.probabilities = probabilities
         self.truth = truth
         self.predicted = probabilities.argmax(axis=1).astype(np.int64)
         self.right = self.predicted == truth
         self.top = _in_top(probabilities, truth, TOP_K) if self.classes > TOP_K else None
         n = len(np.unique(units))
-        self.columns = [Column("accuracy", trials=n), Column("macro_f1", mean_of="f1")]
-        if self.top is not None:
-            self.columns.append(Column(f"top_{TOP_K}_accuracy", trials=n))
         supported = _units_with(units, self.truth, self.classes)
         claimed = _units_with(units, self.predicted, self.classes)
-        for metric, trials in (("precision", claimed), ("recall", supported), ("f1", supported)):
+        self.columns = [
+            Column("accuracy", trials=n),
+            Column("macro_f1", mean_of="f1"),
+            Column("balanced_accuracy", mean_of="recall"),
+            *([] if self.top is None else [Column(f"top_{TOP_K}_accuracy", trials=n)]),
+            *(
+                Column(name, trials=float(supported[1])) if self.classes == 2 else Column(name, mean_of=name)
+                for name in RANKED
+            ),
+        ]
+        for metric in ("precision", "recall", "f1", *RANKED):
+            trials = claimed if metric == "precision" else supported
             self.columns += [Column(metric, c, float(trials[c])) for c in range(self.classes)]
+
+    @cached_property
+    def _rankings(self) -> list[Ranking]:
+        return [Ranking(scores, self.truth == c) for c, scores in enumerate(self.probabilities.T)]
 
     def point(self) -> Floats:
         from torchmetrics.functional.classification import multiclass_stat_scores
@@ -83,85 +104,97 @@ class Multiclass(Measure):
             torch.from_numpy(self.predicted), torch.from_numpy(self.truth), num_classes=self.classes, average=None
         ).numpy()
         tp, fp, support = scores[:, 0], scores[:, 1], scores[:, 4]
-        total = [tp.sum() / len(self.truth)]
-        return self._row(total, [] if self.top is None else [float(self.top.mean())], tp, tp + fp, support)
+        areas = _areas((scores, self.truth == c) for c, scores in enumerate(self.probabilities.T))
+        top = [] if self.top is None else [float(self.top.mean())]
+        return self._row([tp.sum() / len(self.truth)], top, (tp, tp + fp, support), areas)
 
-    def resampled(self, weights: Floats) -> Floats:
+    def resampled(self, weights: Floats, *, ranked: bool = True) -> Floats:
         def count(labels: Ints, w: Floats) -> Floats:
             return np.bincount(labels, w, minlength=self.classes).astype(np.float64)
 
         top = [] if self.top is None else [float(weights[self.top].sum() / weights.sum())]
         tp = count(self.truth[self.right], weights[self.right])
-        predicted, support = count(self.predicted, weights), count(self.truth, weights)
-        return self._row([tp.sum() / weights.sum()], top, tp, predicted, support)
+        counts = tp, count(self.predicted, weights), count(self.truth, weights)
+        areas = _weighted_areas(self._rankings, weights) if ranked else np.full((2, self.classes), np.nan)
+        return self._row([tp.sum() / weights.sum()], top, counts, areas)
 
     def watch(self, weights: Floats) -> float:
         return float(weights[self.right].sum() / weights.sum())
 
-    @staticmethod
-    def _row(total: list[float], top: list[float], tp: Floats, predicted: Floats, support: Floats) -> Floats:
-        precision, recall, f1 = _rates(tp, predicted, support)
-        return np.concatenate([total, [_mean(f1)], top, precision, recall, f1])
+    def _row(self, total: list[float], top: list[float], counts: Counts, areas: Floats) -> Floats:
+        precision, recall, f1 = _rates(*counts)
+        overall = areas[:, 1] if self.classes == 2 else [_mean(area) for area in areas]
+        return np.concatenate([total, [_mean(f1), _mean(recall)], top, overall, precision, recall, f1, *areas])
 
 
 class Multilabel(Measure):
-    """Micro F1, macro F1 and mean average precision; precision, recall, F1, average precision of each label.
+    """F1, precision and recall, average precision and AUROC over all labels, and rows with all labels right.
 
-    probabilities: [N, C], a label is given where its probability is above 0.5; truth: bool [N, C]. The two means
-    run over the labels that occur in the truth; in a resample, over those of them that it drew.
+    probabilities: [N, C], a label is given where its probability is above 0.5; truth: bool [N, C]. Each label has
+    precision, recall, F1, AUROC and average precision. The means run over the labels that occur in the truth; in a
+    resample, over those of them that it drew.
     """
 
     def __init__(self, probabilities: Numbers, truth: Bools, units: Ints) -> None:
         self.probabilities = probabilities
         self.truth = truth
         self.given: Bools = probabilities > 0.5
-        self.rankings = [_Ranking(p, t) for p, t in zip(probabilities.T, truth.T)]
+        self.exact: Bools = (self.given == truth).all(axis=1)
         self._hits = (truth & self.given).sum(axis=1)
         self._marks = self.given.sum(axis=1) + truth.sum(axis=1)
         self._masks = np.stack([(truth & self.given).T, self.given.T, truth.T]).astype(np.float32)
         labels = range(truth.shape[1])
+        with_label, given = (len(np.unique(units[of.any(axis=1)])) for of in (truth, self.given))
         self.columns = [
-            Column("micro_f1", trials=len(np.unique(units[truth.any(axis=1)]))),
+            Column("micro_f1", trials=with_label),
             Column("macro_f1", mean_of="f1"),
             Column("mean_average_precision", mean_of="average_precision"),
+            Column("auroc", mean_of="auroc"),
+            Column("micro_precision", trials=given),
+            Column("micro_recall", trials=with_label),
+            Column("exact_match", trials=len(np.unique(units))),
         ]
         supported = [len(np.unique(units[truth[:, c]])) for c in labels]
         claimed = [len(np.unique(units[self.given[:, c]])) for c in labels]
-        for metric, trials in (
-            ("precision", claimed), ("recall", supported), ("f1", supported), ("average_precision", supported),
-        ):  # fmt: skip
+        for metric in ("precision", "recall", "f1", *RANKED):
+            trials = claimed if metric == "precision" else supported
             self.columns += [Column(metric, c, float(trials[c])) for c in labels]
 
+    @cached_property
+    def _rankings(self) -> list[Ranking]:
+        return [Ranking(scores, truth) for scores, truth in zip(self.probabilities.T, self.truth.T)]
+
     def point(self) -> Floats:
-        from torchmetrics.functional.classification import binary_average_precision, binary_stat_scores
+        from torchmetrics.functional.classification import binary_stat_scores
 
-        scores, precisions = [], []
-        for given, probabilities, truth in zip(self.given.T, self.probabilities.T, self.truth.T):
-            target = torch.from_numpy(truth.astype(np.int64))
-            scores.append(binary_stat_scores(torch.from_numpy(given.astype(np.int64)), target).numpy())
-            p = torch.from_numpy(np.ascontiguousarray(probabilities))
-            precisions.append(float(binary_average_precision(p, target)) if truth.any() else np.nan)
+        scores = [
+            binary_stat_scores(torch.from_numpy(given), torch.from_numpy(truth)).numpy()
+            for given, truth in zip(self.given.T.astype(np.int64), self.truth.T.astype(np.int64))
+        ]
         tp, fp, _, _, support = np.stack(scores).T
-        return self._row(tp, tp + fp, support, np.asarray(precisions))
+        areas = _areas(zip(self.probabilities.T, self.truth.T))
+        return self._row((tp, tp + fp, support), areas, float(self.exact.mean()))
 
-    def resampled(self, weights: Floats) -> Floats:
+    def resampled(self, weights: Floats, *, ranked: bool = True) -> Floats:
         # einsum, not BLAS: its threads cost more than they bring at this size
         counts = np.einsum("kcn,n->kc", self._masks, weights.astype(np.float32))
         tp, predicted, support = counts.astype(np.float64)
-        precisions = np.asarray([r.average_precision(weights) for r in self.rankings])
-        return self._row(tp, predicted, support, precisions)
+        areas = _weighted_areas(self._rankings, weights) if ranked else np.full((2, len(tp)), np.nan)
+        return self._row((tp, predicted, support), areas, float(weights[self.exact].sum() / weights.sum()))
 
     def watch(self, weights: Floats) -> float:
         total = float((weights * self._marks).sum())
         return 2 * float((weights * self._hits).sum()) / total if total else np.nan
 
     @staticmethod
-    def _row(tp: Floats, predicted: Floats, support: Floats, average_precision: Floats) -> Floats:
-        precision, recall, f1 = _rates(tp, predicted, support)
-        total = float(predicted.sum() + support.sum())
-        micro = 2 * float(tp.sum()) / total if total else np.nan
-        means = [micro, _mean(f1), _mean(average_precision)]
-        return np.concatenate([means, precision, recall, f1, average_precision])
+    def _row(counts: Counts, areas: Floats, exact: float) -> Floats:
+        precision, recall, f1 = _rates(*counts)
+        hits, given, present = (float(count.sum()) for count in counts)
+        micro = 2 * hits / (given + present) if given + present else np.nan
+        shares = [hits / given if given else np.nan, hits / present if present else np.nan]
+        auroc, average_precision = (_mean(area) for area in areas)
+        overall = [micro, _mean(f1), average_precision, auroc, *shares, exact]
+        return np.concatenate([overall, precision, recall, f1, *areas])
 
 
 class Regression(Measure):
@@ -184,7 +217,7 @@ class Regression(Measure):
             [r2, float(mean_absolute_error(p, t)), float(mean_squared_error(p, t, squared=False))], np.float64
         )
 
-    def resampled(self, weights: Floats) -> Floats:
+    def resampled(self, weights: Floats, *, ranked: bool = True) -> Floats:
         absolute, squared, centred, spread = np.einsum(
             "kn,n->k", self._table, weights
         )  # no threads: same bits everywhere
@@ -195,30 +228,6 @@ class Regression(Measure):
 
     def watch(self, weights: Floats) -> float:
         return float(self.resampled(weights)[0])
-
-
-class _Ranking:
-    """One label's rows by falling score, cut into blocks that end with a score that some positive row has."""
-
-    def __init__(self, scores: Numbers, truth: Bools) -> None:
-        order = np.argsort(-scores, kind="stable")
-        ranked, positive = scores[order], truth[order]
-        ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True)) + 1
-        found = np.cumsum(positive)[ends - 1]
-        ends = ends[np.diff(found, prepend=0) > 0]  # thresholds where recall rises; others add nothing
-        self._order = order[: ends[-1]].astype(np.int32) if ends.size else order[:0].astype(np.int32)
-        self._starts = np.concatenate([[0], ends[:-1]]).astype(np.int64)
-        self._positives = self._order[positive[: len(self._order)]]
-        self._positive_starts = np.concatenate([[0], np.cumsum(positive)[ends - 1][:-1]]).astype(np.int64)
-
-    def average_precision(self, weights: Floats) -> float:
-        """Sum of precision times gain in recall over the thresholds; nan without a positive row."""
-        if not self._positives.size:
-            return np.nan
-        gained = np.add.reduceat(weights[self._positives], self._positive_starts)
-        seen = np.cumsum(np.add.reduceat(weights[self._order], self._starts))
-        total = float(gained.sum())
-        return float((gained * np.cumsum(gained) / np.maximum(seen, 1)).sum() / total) if total else np.nan
 
 
 def measure(targets: Targets, predictions: Numbers, truth: npt.NDArray[np.generic], units: Ints) -> Measure:
@@ -257,6 +266,26 @@ def _in_top(probabilities: Numbers, truth: Ints, k: int) -> Bools:
     tied = (probabilities == own) & (np.arange(probabilities.shape[1]) < truth[:, None])
     inside: Bools = before + tied.sum(axis=1) < k
     return inside
+
+
+def _areas(classes: Iterable[tuple[Numbers, Bools]]) -> Floats:
+    """AUROC and average precision [2, C] of each class's (scores, truth) by torchmetrics; nan where undefined."""
+    from torchmetrics.functional.classification import binary_auroc, binary_average_precision
+
+    found = []
+    for scores, truth in classes:
+        p, target = torch.from_numpy(np.ascontiguousarray(scores)), torch.from_numpy(truth.astype(np.int64))
+        both, some = 0 < truth.sum() < len(truth), truth.any()
+        found.append([
+            float(binary_auroc(p, target)) if both else np.nan,
+            float(binary_average_precision(p, target)) if some else np.nan,
+        ])  # fmt: skip
+    return np.asarray(found, np.float64).T
+
+
+def _weighted_areas(rankings: Sequence[Ranking], weights: Floats) -> Floats:
+    counts, total = weights.astype(np.float32), float(weights.sum())  # small whole numbers: float32 holds their sums
+    return np.asarray([ranking.areas(counts, total) for ranking in rankings], np.float64).T
 
 
 def _rates(tp: Floats, predicted: Floats, support: Floats) -> tuple[Floats, Floats, Floats]:

@@ -10,8 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tl_core.evaluation.bootstrap import DIGITS, Floats, Ints
-from tl_core.evaluation.metrics import Bools, Numbers
+from tl_core.evaluation.bootstrap import DIGITS, Bools, Floats, Ints, Numbers
 from tl_core.types import Targets
 
 if TYPE_CHECKING:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tl_core.evaluation.bootstrap import Interval
-from tl_core.heads import METRICS
+from tl_core.evaluation.curves import Curve
 from tl_core.types import Task
 
-_TITLES = {"r2": "R²", "mae": "mean absolute error", "rmse": "root mean squared error"}
+_TITLES = {
+    "r2": "R²", "mae": "mean absolute error", "rmse": "root mean squared error", "auroc": "AUROC",
+    "exact_match": "rows with all labels right",
+}  # fmt: skip
 
 
 def metric_title(metric: str) -> str:
@@ -29,7 +32,8 @@ class ClassRow:
     precision: Interval | None
     recall: Interval | None
     f1: Interval | None
-    average_precision: Interval | None = None  # multi-label only
+    average_precision: Interval | None = None
+    auroc: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,8 @@ class Evaluation:
 
     watch: the metric that floors and verdict are about; confusion: counts [actual][predicted], None for other
     tasks and past 1,000 classes; pairs: (actual, predicted) of up to 500 rows evenly over the range, regression
-    only; notes: how the numbers were made, in sentences.
+    only; notes: how the numbers were made, in sentences; curves: both of each class, the worst classes first (of two
+    classes the second's).
     """
 
     task: Task
@@ -62,11 +67,11 @@ class Evaluation:
     n_test: int
     confidence: float
     notes: tuple[str, ...]
+    curves: tuple[Curve, ...] = ()
 
     def flat_metrics(self) -> dict[str, float]:
         """The flat numbers of metrics.json: each metric with `_low` and `_high`, `floor_*`, `n_test`."""
         flat: dict[str, float] = {"confidence": self.confidence, "n_test": self.n_test}
-        for name in METRICS[self.task]:
-            interval = self.summary[name]
+        for name, interval in self.summary.items():
             flat |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
         return flat | {f"floor_{name}": floor.value.value for name, floor in self.floors.items()}

@@ -20,6 +20,14 @@ _TITLES: dict[Task, str] = {
 }
 
 
+RIVALS = ("baseline", "random_init", "scratch")  # floors that learn, but not from anybody else's data
+_RIVALS = {
+    "baseline": "a probe on plain features, without a network,",
+    "random_init": "the same network with random weights",
+    "scratch": "the same network trained from random weights",
+}
+
+
 @dataclass(frozen=True)
 class Verdict:
     """state: `above` where the gain over every floor has an interval above 0, `below` where some gain's interval is
@@ -56,6 +64,39 @@ def verdict(evaluation: Evaluation) -> Verdict:
     )
 
 
+def decisive(evaluation: Evaluation) -> str | None:
+    """The rival without pretraining that decides whether pretraining helps, None where there is none.
+
+    One that is surely better than the model, else one that it is not surely better than, else the best of them.
+    """
+    rivals = {name: evaluation.floors[name] for name in RIVALS if name in evaluation.floors}
+    lost = [name for name, floor in rivals.items() if floor.gain.high < 0]
+    if lost:
+        return min(lost, key=lambda name: rivals[name].gain.high)
+    unclear = [name for name, floor in rivals.items() if floor.gain.low <= 0]
+    if unclear:
+        return min(unclear, key=lambda name: rivals[name].gain.low)
+    return min(rivals, key=lambda name: rivals[name].gain.value, default=None)
+
+
+def transfer(evaluation: Evaluation, strategy: str = "probe") -> Literal["helps", "hurts", "can't tell"] | None:
+    """Whether pretraining helps on these data: None where nothing that could say so was compared with.
+
+    It helps where the model is surely better than every rival without pretraining (a probe on plain features, one on
+    the same network with random weights, that network trained from them), and hurts where one of these is surely
+    better. strategy: as tuning names it; what was trained from scratch says nothing of pretraining.
+    """
+    majority, rival = evaluation.floors.get("majority"), decisive(evaluation)
+    if rival is None or strategy == "scratch":
+        return None
+    gain = evaluation.floors[rival].gain
+    if gain.high < 0:
+        return "hurts"
+    if gain.low <= 0 or (majority is not None and majority.gain.low <= 0):
+        return "can't tell"
+    return "helps"
+
+
 def meaning(evaluation: Evaluation, strategy: str = "probe") -> str:
     """What the verdict means in plain words, without a full stop: does pretraining help on these data?
 
@@ -63,7 +104,7 @@ def meaning(evaluation: Evaluation, strategy: str = "probe") -> str:
     that was trained from scratch owes it nothing.
     """
     task, floors = evaluation.task, evaluation.floors
-    majority, random = floors.get("majority"), floors.get("random_init")
+    majority, name = floors.get("majority"), decisive(evaluation)
     if majority is not None and majority.gain.high < 0:
         return f"worse than {_MAJORITY[task]} by {_amount(majority, task)}: look at the labels and the split first"
     if majority is not None and majority.gain.low <= 0:
@@ -71,30 +112,28 @@ def meaning(evaluation: Evaluation, strategy: str = "probe") -> str:
             f"can't tell it from {_MAJORITY[task]}: the features say little about these labels, or the test samples "
             "are too few"
         )
-    if random is None:
+    if name is None:
         better = "" if majority is None else f"better than {_MAJORITY[task]} by {_amount(majority, task)}; "
         return f"{better}not compared with random weights"
-    same = "the same network with random weights"
-    what = "pretraining"
+    rival, same, what = floors[name], _RIVALS[name], "pretraining"
     if strategy == "probe":
-        ours, rival, beat, helps = "pretrained features", same, "beat", "pretraining helps here"
+        ours, beat, helps = "pretrained features", "beat", "pretraining helps here"
     elif strategy == "scratch":
-        ours, rival, beat, helps = (
-            "the network trained from random weights", f"a probe on {same}", "beats",
-            "training it helps here, and pretraining had no part in it",
-        )  # fmt: skip
-        what = "training it"
+        ours, beat, what = "the network trained from random weights", "beats", "training it"
+        helps = "training it helps here, and pretraining had no part in it"
     else:
-        ours, rival, beat, helps = (
-            "the fine-tuned network", f"a probe on {same}", "beats", "pretraining and fine-tuning together help here"
-        )  # fmt: skip
-    if random.gain.low > 0:
-        return f"{ours} {beat} {rival} by {_amount(random, task)}: {helps}"
-    if random.gain.high < 0:
-        return f"{rival} does better than {ours} by {_amount(random, task)}: {what} hurts here"
+        ours, beat = "the fine-tuned network", "beats"
+        together = "scratch" not in floors  # whose training was the same
+        helps = "pretraining and fine-tuning together help here" if together else "pretraining helps here"
+    if strategy != "probe" and name == "random_init":
+        same = f"a probe on {same}"
+    if rival.gain.low > 0:
+        return f"{ours} {beat} {same} by {_amount(rival, task)}: {helps}"
+    if rival.gain.high < 0:
+        return f"{same} does better than {ours} by {_amount(rival, task)}: {what} hurts here"
     return (
-        f"can't tell whether {what} helps here: {ours} may be {_points(max(0.0, -random.gain.low), task)} worse or "
-        f"{_points(max(0.0, random.gain.high), task)} better than {rival}"
+        f"can't tell whether {what} helps here: {ours} may be {_points(max(0.0, -rival.gain.low), task)} worse or "
+        f"{_points(max(0.0, rival.gain.high), task)} better than {same.rstrip(',')}"
     )
 
 
@@ -120,7 +159,8 @@ def _its(some: dict[str, Floor], floors: dict[str, Floor]) -> str:
 
 def floor_title(name: str, task: Task) -> str:
     """A floor in a few words, for a picture."""
-    return {"majority": _TITLES[task], "random_init": "random weights"}.get(name, name)
+    titles = {"random_init": "random weights", "baseline": "plain features", "scratch": "trained from scratch"}
+    return {"majority": _TITLES[task], **titles}.get(name, name)
 
 
 def _against(floors: dict[str, Floor], task: Task) -> str:
@@ -133,4 +173,6 @@ def _against(floors: dict[str, Floor], task: Task) -> str:
 def _model(floor: str, task: Task) -> str:
     if floor == "majority":
         return _MAJORITY[task]
-    return "the same head on the same network with random weights" if floor == "random_init" else floor
+    if floor == "random_init":
+        return "the same head on the same network with random weights"
+    return _RIVALS.get(floor, floor).rstrip(",")

@@ -30,7 +30,10 @@ MULTILABEL_NAMES = ("labels", "tags")
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns that are read. sample: holds paths, or (inline) the samples themselves."""
+    """The columns that are read.
+
+    sample: holds paths, or (inline) the samples themselves; attributes: only kept, to compare results by.
+    """
 
     sample: str
     inline: bool
@@ -38,11 +41,12 @@ class Columns:
     split: str | None
     group: str | None
     notes: tuple[str, ...] = ()
+    attributes: tuple[str, ...] = ()
 
     @property
     def read(self) -> list[str]:
         """Names of the columns, each once."""
-        named = (self.sample, self.label, self.split, self.group)
+        named = (self.sample, self.label, self.split, self.group, *self.attributes)
         return list(dict.fromkeys(name for name in named if name is not None))
 
 
@@ -56,6 +60,7 @@ def choose_columns(
     """
     _require_named(table, data)
     notes: list[str] = []
+    # attributes stay free: to compare results by a column must not change what else it is taken for
     taken = {name for name in (data.file, data.text, data.label, data.split, data.group) if name}
     free = [name for name in table.columns if name not in taken]
 
@@ -88,7 +93,8 @@ def choose_columns(
                       " (does the table have a header?)")  # fmt: skip
     if faults or sample is None or label is None:
         raise UserError("\n".join(faults))
-    return Columns(sample, inline, label, split, data.group, tuple(notes))
+    attributes = tuple(dict.fromkeys(data.attributes))
+    return Columns(sample, inline, label, split, data.group, tuple(notes), attributes)
 
 
 def require_columns(table: Table, columns: Columns) -> None:
@@ -99,17 +105,18 @@ def require_columns(table: Table, columns: Columns) -> None:
         raise UserError(f"no column {names} in {table.path}; columns: {_list(table.columns)}")
 
 
-def named_columns(data: DataConfig) -> dict[str, str]:
-    """The columns that the config names, by config key."""
-    named = {f"data.{key}": getattr(data, key) for key in ("file", "text", "label", "split", "group")}
-    return {key: name for key, name in named.items() if name}
+def named_columns(data: DataConfig) -> list[tuple[str, str]]:
+    """The columns that the config names, each with its config key."""
+    keys = ("file", "text", "label", "split", "group")
+    named = [(f"data.{key}", name) for key in keys if (name := getattr(data, key))]
+    return [*named, *(("data.attributes", name) for name in dict.fromkeys(data.attributes))]
 
 
 def _require_named(table: Table, data: DataConfig) -> None:
     faults = [
         f"{key}: no column '{name}' in {table.path}{did_you_mean(name, table.columns) or ';'} "
         f"columns: {_list(table.columns)}"
-        for key, name in named_columns(data).items()
+        for key, name in named_columns(data)
         if name not in table.columns
     ]
     if data.file and data.text:

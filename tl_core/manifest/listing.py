@@ -12,6 +12,7 @@ import pyarrow as pa
 from tl_core.types import Loader
 
 SCHEMA = pa.schema([(name, pa.string()) for name in ("id", "source", "label", "split", "group", "reason")])
+ATTRIBUTE = "attribute:"  # before the name of an attribute, so that no column of a user's is taken for one of ours
 
 SPLIT_NAMES = {
     "train": "train", "training": "train",
@@ -23,7 +24,7 @@ ALLOWED_SPLITS = "train, val (valid, validation, dev), test"
 
 @dataclass(frozen=True)
 class Listing:
-    """Rows in their final order, with the columns of SCHEMA; nothing is opened or checked yet.
+    """Rows in their final order, with the columns of SCHEMA and of the attributes; nothing is opened or checked yet.
 
     source: path relative to root, or inline text; label: as written, null where missing (lists joined by
     `data.separator`); split: train, val, test or null; reason: why the row could not even be listed.
@@ -41,8 +42,9 @@ class Listing:
 
 @dataclass
 class Rows:
-    """Rows being collected: lists of one block, flushed into Arrow batches."""
+    """Rows being collected: lists of one block, flushed into Arrow batches. attributes: further columns."""
 
+    attributes: tuple[str, ...] = ()
     batches: list[pa.RecordBatch] = field(default_factory=list)
 
     def add(
@@ -53,14 +55,20 @@ class Rows:
         splits: Sequence[str | None],
         groups: Sequence[str | None],
         reasons: Sequence[str | None],
+        attributes: Sequence[Sequence[str | None]] = (),
     ) -> None:
-        """Append a block of rows."""
-        columns = [pa.array(values, pa.string()) for values in (ids, sources, labels, splits, groups, reasons)]
-        self.batches.append(pa.RecordBatch.from_arrays(columns, schema=SCHEMA))
+        """Append a block of rows. attributes: the values of each further column."""
+        columns = (ids, sources, labels, splits, groups, reasons, *attributes)
+        arrays = [pa.array(values, pa.string()) for values in columns]
+        self.batches.append(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
 
     def table(self) -> pa.Table:
         """All rows, with ids made unique."""
-        return _unique_ids(pa.Table.from_batches(self.batches, SCHEMA))
+        return _unique_ids(pa.Table.from_batches(self.batches, self._schema))
+
+    @property
+    def _schema(self) -> pa.Schema:
+        return pa.schema([*SCHEMA, *(pa.field(ATTRIBUTE + name, pa.string()) for name in self.attributes)])
 
 
 def clean(text: str | None) -> str | None:

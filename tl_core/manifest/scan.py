@@ -17,7 +17,7 @@ from tl_core.manifest.demands import require_trainable
 from tl_core.manifest.duplicates import contradictions, copies, several
 from tl_core.manifest.folders import is_folder, list_folders, visible
 from tl_core.manifest.labels import NO_LABEL, Labels, read_labels, strata
-from tl_core.manifest.listing import Listing
+from tl_core.manifest.listing import ATTRIBUTE, Listing
 from tl_core.manifest.modality import kinds, named_loader
 from tl_core.manifest.splits import TRAIN, assign, make_units
 from tl_core.manifest.table import SCHEMA, Manifest, version_of
@@ -64,6 +64,7 @@ def scan(
         data_version=version_of(table),
         separator=labels.separator,
         base=base,
+        group_column=config.data.group,
     )
     require_trainable(manifest, given, carving)
     return manifest
@@ -100,7 +101,7 @@ def _list(path: Path, config: RunConfig, loaders: Sequence[Loader], known: Mappi
         tables = [(table, None) for table in alone]
     if tables:
         return list_tables(tables, path, config, loaders, loader, known)
-    unusable = [f"{key} '{name}'" for key, name in named_columns(config.data).items()]
+    unusable = [f"{key} '{name}'" for key, name in named_columns(config.data)]
     if unusable:
         raise UserError(f"{' and '.join(unusable)}: class folders such as those in {path} have no columns; "
                         "list the files in a metadata.csv, or leave it unset")  # fmt: skip
@@ -182,7 +183,11 @@ def _table(
         listing.rows["group"],
         pa.array((reasons.get(row) for row in range(count)), pa.string(), size=count),
     ]
-    return pa.Table.from_arrays(columns, schema=SCHEMA).combine_chunks()
+    table = pa.Table.from_arrays(columns, schema=SCHEMA)
+    for name in listing.rows.column_names:
+        if name.startswith(ATTRIBUTE):
+            table = table.append_column(name, listing.rows[name])
+    return table.combine_chunks()
 
 
 def _root(listing: Listing, base: Path | None) -> tuple[str, Path]:

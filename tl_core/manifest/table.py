@@ -18,7 +18,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tl_core.errors import FormatError, UserError
+from tl_core.manifest.attributes import compared
 from tl_core.manifest.labels import encode_labels
+from tl_core.manifest.listing import ATTRIBUTE
 from tl_core.types import SPLITS, Sample, Targets
 from tl_core.workspace import write_text
 
@@ -45,11 +47,12 @@ _KEY = b"tl.manifest"
 
 @dataclass(frozen=True)
 class Manifest:
-    """The table of all samples (columns of SCHEMA) and what is known of them as a whole.
+    """The table of all samples (columns of SCHEMA, then one per attribute) and what is known of them as a whole.
 
     root: folder that sources are relative to, "" for inline samples; a relative root is below `base`.
     separator: between the labels of a multi-label row. notes: what was guessed or decided, in sentences.
-    data_version: md5 over id, digest, label, split, group and reason of all rows in order.
+    data_version: md5 over id, digest, label, split, group and reason of all rows in order; attributes have no part in
+    it, since they change neither the samples nor what a model learns from them. group_column: its name, if given.
     """
 
     table: pa.Table
@@ -60,6 +63,7 @@ class Manifest:
     data_version: str
     separator: str = "|"
     base: Path = field(default=Path(), repr=False, compare=False)
+    group_column: str | None = None
 
     def save(self, path: Path) -> None:
         """Write one Parquet file, whole or not at all; the same manifest gives the same bytes."""
@@ -73,6 +77,8 @@ class Manifest:
             "data_version": self.data_version,
             "separator": self.separator,
         }
+        if self.group_column is not None:
+            facts["group_column"] = self.group_column
         table = self.table.replace_schema_metadata({_KEY: json.dumps(facts, sort_keys=True).encode()})
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f".{path.name}.{os.getpid()}")
@@ -93,8 +99,10 @@ class Manifest:
                     f"the manifest {path} has format version {facts['format_version']}, this tl reads up to "
                     f"{FORMAT_VERSION}; update tl"
                 )
+            attributes = [name for name in table.column_names if name.startswith(ATTRIBUTE)]
+            schema = pa.schema([*SCHEMA, *(pa.field(name, pa.string()) for name in attributes)])
             return cls(
-                table=table.select(SCHEMA.names).cast(SCHEMA),
+                table=table.select(schema.names).cast(schema),
                 modality=facts["modality"],
                 targets=Targets(facts["task"], tuple(facts["classes"])),
                 root=facts["root"],
@@ -102,6 +110,7 @@ class Manifest:
                 data_version=facts["data_version"],
                 separator=facts["separator"],
                 base=base,
+                group_column=facts.get("group_column"),
             )
         except FileNotFoundError as error:
             raise FormatError(f"no manifest at {path}; run the step `version` first") from error
@@ -126,10 +135,10 @@ class Manifest:
 
     def samples(self, rows: np.ndarray) -> Iterator[Sample]:
         """Rows as Samples, in the order given."""
-        folder = (self.base / self.root).absolute()
+        folder, columns = (self.base / self.root).absolute(), self.table.select(SCHEMA.names)
         for start in range(0, len(rows), BATCH):
             part = rows[start : start + BATCH]
-            for row, facts in zip(part.tolist(), self.table.take(pa.array(part)).to_pylist()):
+            for row, facts in zip(part.tolist(), columns.take(pa.array(part)).to_pylist()):
                 inline, source = facts.pop("inline"), facts.pop("source")
                 yield Sample(row=row, source=source if inline else folder / source, **facts)
 
@@ -142,6 +151,23 @@ class Manifest:
         if self.table["group"].null_count == len(self):
             return None
         return [group or id_ for group, id_ in zip(self._column("group", rows), self._column("id", rows))]
+
+    def attributes(self, rows: np.ndarray) -> dict[str, list[str | None]]:
+        """Values to compare results by, a list for each column: the group column under its own name, then attributes.
+
+        None where a row has no value. Numbers of many values are cut at the quartiles of all good rows, so that a row's
+        value does not depend on which rows are asked for.
+        """
+        found: dict[str, list[str | None]] = {}
+        if self.table["group"].null_count < len(self):
+            found[self.group_column or "group"] = self.table["group"].take(pa.array(rows, pa.int64())).to_pylist()
+        good = self.rows()
+        for column in self.table.column_names[len(SCHEMA) :]:
+            name = column.removeprefix(ATTRIBUTE)
+            if name not in found:
+                values = compared(self.table[column].to_pylist(), good)
+                found[name] = [values[row] for row in rows.tolist()]
+        return found
 
     def target_array(self, rows: np.ndarray) -> np.ndarray:
         """Targets of good rows: int64 [N] (multiclass), float32 [N, C] of 0 and 1 (multilabel), float32 [N].

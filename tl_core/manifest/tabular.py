@@ -91,7 +91,7 @@ class _Reader:
         self.columns = columns
         self.separator = separator
         self.root = root
-        self.rows = Rows()
+        self.rows = Rows(columns.attributes)
         self.lists = False
         self._unknown: Counter[str] = Counter()
         self._without_split: int = 0
@@ -116,7 +116,8 @@ class _Reader:
         if self.columns.split is not None:
             cells = self._plain(self.columns.split, count, block)
             splits = [self._split(cell, fault=i in block.faults) for i, cell in enumerate(cells)]
-        self.rows.add(ids, sources, labels, splits, groups, reasons)
+        attributes = [self._plain(name, count, block) for name in self.columns.attributes]
+        self.rows.add(ids, sources, labels, splits, groups, reasons, attributes)
 
     def finish(self, where: Path) -> list[str]:
         """Notes on the whole. Raises UserError on split names that mean nothing."""

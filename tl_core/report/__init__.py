@@ -9,26 +9,37 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tl_core.report.card import model_card as model_card
+    from tl_core.report.compare import ComparedRun as ComparedRun
+    from tl_core.report.compare import Comparison as Comparison
+    from tl_core.report.compare import compare_runs as compare_runs
+    from tl_core.report.compare_page import render_comparison as render_comparison
     from tl_core.report.facts import BackboneFacts as BackboneFacts
     from tl_core.report.facts import DataFacts as DataFacts
     from tl_core.report.facts import Example as Example
     from tl_core.report.facts import ReportFacts as ReportFacts
+    from tl_core.report.facts import Sample as Sample
     from tl_core.report.index import IndexEntry as IndexEntry
     from tl_core.report.index import render_index as render_index
     from tl_core.report.page import render_report as render_report
     from tl_core.report.plot_files import write_plots as write_plots
     from tl_core.report.ranking import RankedBackbone as RankedBackbone
     from tl_core.report.ranking import Ranking as Ranking
+    from tl_core.report.samples import choose_samples as choose_samples
     from tl_core.report.summary import FloorSummary as FloorSummary
     from tl_core.report.summary import RunSummary as RunSummary
     from tl_core.report.tuning import Tuning as Tuning
 
 _HOME = {
-    "facts": ("BackboneFacts", "DataFacts", "Example", "ReportFacts"),
+    "card": ("model_card",),
+    "compare": ("ComparedRun", "Comparison", "compare_runs"),
+    "compare_page": ("render_comparison",),
+    "facts": ("BackboneFacts", "DataFacts", "Example", "ReportFacts", "Sample"),
     "index": ("IndexEntry", "render_index"),
     "page": ("render_report",),
     "plot_files": ("write_plots",),
     "ranking": ("RankedBackbone", "Ranking"),
+    "samples": ("choose_samples",),
     "summary": ("FloorSummary", "RunSummary"),
     "tuning": ("Tuning",),
 }

@@ -6,7 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
+from tl_core.diagnostics.results import Diagnostics
 from tl_core.errors import FormatError
 from tl_core.evaluation import Evaluation, floor_title, meaning, metric_title, verdict
 from tl_core.report.ranking import Ranking
@@ -14,7 +16,9 @@ from tl_core.report.summary import FloorSummary, RunSummary
 from tl_core.report.tuning import Tuning
 from tl_core.workspace import write_text
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
+
+Kind = Literal["worst", "mislabelled", "leaked", "unusual"]
 
 
 @dataclass(frozen=True)
@@ -48,14 +52,40 @@ class BackboneFacts:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """A row of the manifest as the page shows it.
+
+    label, predicted: as people read them, `predicted` empty where it was not predicted; fragment: the loader's
+    `render`, trusted HTML, None where there was no room for it; split: empty for the test split.
+    """
+
+    row: int
+    id: str
+    label: str
+    predicted: str = ""
+    probability: float | None = None
+    fragment: str | None = None
+    split: str = ""
+
+
+@dataclass(frozen=True)
 class Example:
-    """An error worth looking at. fragment: the loader's `render`, trusted HTML; everything else is plain text."""
+    """A row worth looking at. fragment, explanation: trusted HTML of the loader; everything else is plain text.
+
+    kind: why it is shown; predicted: of a mislabelled row the label that is suggested; explanation: what the model
+    looked at; twin: of a leaked row the one that it repeats. How wrong, alike or unusual it is, is in the diagnostics,
+    found by its row.
+    """
 
     id: str
     label: str
     predicted: str
     fragment: str
     probability: float | None = None
+    kind: Kind = "worst"
+    row: int | None = None
+    explanation: str | None = None
+    twin: Sample | None = None
 
 
 @dataclass(frozen=True)
@@ -63,8 +93,9 @@ class ReportFacts:
     """What `render_report` shows.
 
     strategy: the one that was fitted; ranking: which backbones competed, and how that went; tuning: how the model was
-    trained; provenance: name -> version or other text; config: YAML; run: seconds per step, None where the page has to
-    be the same after every run.
+    trained; examples: rows worth looking at, by kind and the worst first; provenance: name -> version or other text;
+    config: YAML; run: seconds per step, None where the page has to be the same after every run; diagnostics: what was
+    looked for, None where that was turned off; samples: test rows behind the confusion matrix, the errors first.
     """
 
     title: str
@@ -79,6 +110,8 @@ class ReportFacts:
     provenance: Mapping[str, str] = field(default_factory=dict)
     config: str = ""
     run: Mapping[str, float] | None = None
+    diagnostics: Diagnostics | None = None
+    samples: Sequence[Sample] = ()
 
     def summary(self) -> RunSummary:
         """The run in a few numbers and words."""
@@ -120,7 +153,7 @@ class ReportFacts:
 
     @classmethod
     def load(cls, path: Path) -> ReportFacts:
-        """Read what `save` wrote. Raises FormatError on a newer or damaged file."""
+        """Read what `save` wrote, now or by an older tl. Raises FormatError on a newer or damaged file."""
         from pydantic import TypeAdapter, ValidationError
 
         try:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from tl_core.report.scale import Scale, fitting
 
 MAX_DOTS = 60  # of a line; past that they would run into each other
+REFERENCE = 4  # the style of a line that is no measurement: chance, or what should be
 
 
 @dataclass(frozen=True)
 class Series:
-    """Numbers over numbers. style: which of the four colours; band: (x, low, high) around it."""
+    """Numbers over numbers. style: which of the four colours, or REFERENCE; band: (x, low, high) around it."""
 
     name: str
     style: int
@@ -54,25 +55,28 @@ def picture(
     *,
     log: bool = False,
     ends: tuple[float, float] | None = None,
+    shares: bool = False,
+    dots: bool = True,
     chosen: float | None = None,
     chosen_title: str = "",
 ) -> Lines | None:
     """The series on scales that fit them; None where there is no point.
 
-    log: the x axis; ends: of the y axis, beyond which is drawn at its end. Series without points are left out.
+    log: the x axis; ends: of the y axis, beyond which is drawn at its end; shares: x goes from 0 to 1;
+    dots: at the points, where they are few. Series without points are left out.
     """
     shown = [s for s in series if s.points]
     if not shown:
         return None
-    x = _x_scale([at for s in shown for at, _ in s.points], log)
+    x = Scale(0.0, 1.0) if shares else _x_scale([at for s in shown for at, _ in s.points], log)
     values = [v for s in shown for v in (*(p[1] for p in s.points), *(end for b in s.band for end in b[1:]))]
     y = Scale(*ends) if ends else fitting(values)
     return Lines(
         title=title,
         x_title=x_title,
         words=words,
-        lines=[_line(s, x, y) for s in shown],
-        x_ticks=_x_ticks(x),
+        lines=[_line(s, x, y, MAX_DOTS if dots else 0) for s in shown],
+        x_ticks=x.ticks() if shares else _x_ticks(x),
         y_ticks=[(_down(at), text) for at, text in y.ticks(5)],
         chosen=None if chosen is None else x.at(chosen),
         chosen_title=chosen_title,
@@ -84,12 +88,12 @@ def finite(points: Sequence[tuple[float, float | None]]) -> list[tuple[float, fl
     return sorted((x, float(y)) for x, y in points if y is not None and math.isfinite(y))
 
 
-def _line(series: Series, x: Scale, y: Scale) -> Line:
+def _line(series: Series, x: Scale, y: Scale, most: int) -> Line:
     places = [(x.at(a), _down(y.at(v))) for a, v in series.points]
     texts = [f"{v:.4g} at {a:g}" for a, v in series.points]
     over = [(x.at(a), _down(y.at(high))) for a, _, high in series.band]
     under = [(x.at(a), _down(y.at(low))) for a, low, _ in reversed(series.band)]
-    dots = [(a, v, text) for (a, v), text in zip(places, texts)] if len(places) <= MAX_DOTS else []
+    dots = [(a, v, text) for (a, v), text in zip(places, texts)] if len(places) <= most else []
     return Line(series.name, series.style, dots, _corners(places), _corners([*over, *under]))
 
 

@@ -10,19 +10,31 @@ from typing import Any
 
 import pyarrow as pa
 
+from tl_core.diagnostics.results import Calibration
 from tl_core.evaluation import Evaluation
 from tl_core.report.tuning import Tuning
 from tl_core.workspace import write_text
 
-_FILES = frozenset({"confusion.csv", "scatter.csv", "classes.csv", "path.csv", "history.csv", "learning_curve.csv"})
+_FILES = frozenset({
+    "confusion.csv", "scatter.csv", "classes.csv", "path.csv", "history.csv", "learning_curve.csv",
+    "precision_recall.csv", "roc.csv", "reliability.csv",
+})  # fmt: skip
 
 
-def write_plots(evaluation: Evaluation, table: pa.Table, folder: Path, *, tuning: Tuning | None = None) -> list[Path]:
+def write_plots(
+    evaluation: Evaluation,
+    table: pa.Table,
+    folder: Path,
+    *,
+    tuning: Tuning | None = None,
+    calibration: Calibration | None = None,
+) -> list[Path]:
     """Write the plot files into folder and return them.
 
     table: the predictions table; tuning: how the model was trained. Files: `confusion.csv` (actual, predicted of each
     test row; multiclass), `scatter.csv` (the same as numbers; regression), `classes.csv` (precision, recall and F1 of
-    each class or label), `path.csv` (the probe's strengths), `history.csv` (the epochs of a fine-tuning),
+    each class or label), `precision_recall.csv` and `roc.csv` (curves of at most 30 classes), `reliability.csv` (the
+    bins of the calibration), `path.csv` (the probe's strengths), `history.csv` (the epochs of a fine-tuning),
     `learning_curve.csv`. What another task or strategy has left there is removed.
     """
     written: dict[str, str] = {}
@@ -36,6 +48,15 @@ def write_plots(evaluation: Evaluation, table: pa.Table, folder: Path, *, tuning
             [row.name, row.support, *(_value(getattr(row, rate)) for rate in rates)] for row in evaluation.per_class
         ]
         written["classes.csv"] = _csv(["class", "support", *rates], rows)
+    for name, kind, axes in (
+        ("precision_recall.csv", "pr", ("recall", "precision")),
+        ("roc.csv", "roc", ("false_positive_rate", "true_positive_rate")),
+    ):
+        points = [[c.label, *point] for c in evaluation.curves if c.kind == kind for point in c.points]
+        written |= {name: _csv(["class", *axes], points)} if points else {}
+    if calibration:
+        bins = [[b.confidence, b.accuracy.value, b.accuracy.low, b.accuracy.high, b.rows] for b in calibration.bins]
+        written["reliability.csv"] = _csv(["confidence", "accuracy", "low", "high", "rows"], bins)
     written |= _of_tuning(tuning) if tuning else {}
     for name in _FILES - written.keys():
         (folder / name).unlink(missing_ok=True)

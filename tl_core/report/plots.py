@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
 
 from tl_core.evaluation import Evaluation, Interval, floor_title, metric_title
+from tl_core.report.lines import REFERENCE, Lines, Series, picture
+from tl_core.report.samples import anchor
 from tl_core.report.scale import Scale, fitting
 from tl_core.report.templates import LABEL_CHARACTERS, short
 
-MAX_MATRIX = 100  # classes that a heat map can show; past that the most confused ones
+MAX_MATRIX = 60  # classes that a heat map can show and a reader tell apart; past that the most confused ones
+CURVES, CURVE_STYLES = 3, (0, 1, 3)  # curves in a picture, and their styles
+UNBOUNDED = ("mae", "rmse", "log_loss")  # metrics that no scale from 0 to 1 holds
 
 
 @dataclass(frozen=True)
@@ -35,10 +39,13 @@ class Bars:
 
 @dataclass(frozen=True)
 class Cell:
+    """anchor: where its rows are listed, empty where they are not."""
+
     row: int
     column: int
     count: int
     opacity: float  # grows with the share of the actual class's rows; errors faster, so that a few percent are seen
+    anchor: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,7 @@ class Scatter:
 
 def metric_bars(evaluation: Evaluation) -> Bars:
     """The metrics and, under them, the floors of the watched one; numbers with a unit stand without a scale."""
-    scaled = {k: v for k, v in evaluation.summary.items() if evaluation.task != "regression" or k == "r2"}
+    scaled = {k: v for k, v in evaluation.summary.items() if k not in UNBOUNDED}
     floors = {f"floor: {floor_title(k, evaluation.task)}": floor.value for k, floor in evaluation.floors.items()}
     worst = min([v.low for v in (*scaled.values(), *floors.values())], default=0.0)
     scale = Scale(0.0 if worst >= 0 else max(-1.0, math.floor(worst * 5) / 5), 1.0)
@@ -95,8 +102,11 @@ def comparison_bars(intervals: Sequence[Interval | None], ends: tuple[float, flo
     return [None if interval is None else _bar("", "model", interval, scale) for interval in intervals]
 
 
-def matrix(evaluation: Evaluation) -> Matrix | None:
-    """The confusion matrix as coloured cells; past 100 classes, of those with the most errors."""
+def matrix(evaluation: Evaluation, listed: Set[str] = frozenset()) -> Matrix | None:
+    """The confusion matrix as coloured cells; past 60 classes, of those with the most errors.
+
+    listed: the anchors of cells whose rows the page lists.
+    """
     if evaluation.confusion is None:
         return None
     counts = np.asarray(evaluation.confusion)
@@ -108,12 +118,13 @@ def matrix(evaluation: Evaluation) -> Matrix | None:
         supports = counts.sum(1)[kept]
         counts, names = counts[np.ix_(kept, kept)], [names[i] for i in kept]
     else:
-        supports = counts.sum(1)
+        kept, supports = np.arange(total), counts.sum(1)
     cells = []
     for r, c in np.argwhere(counts).tolist():
         share = float(counts[r, c] / supports[r])
         opacity = 0.15 + 0.85 * share if r == c else 0.25 + 0.75 * math.sqrt(share)
-        cells.append(Cell(r, c, int(counts[r, c]), round(opacity, 2)))
+        at = anchor(int(kept[r]), int(kept[c]))
+        cells.append(Cell(r, c, int(counts[r, c]), round(opacity, 2), at if at in listed else ""))
     return Matrix(names, cells, max(9, min(46, 760 // len(names))), total)
 
 
@@ -147,3 +158,25 @@ def scatter(evaluation: Evaluation) -> Scatter | None:
 
 def _bar(label: str, kind: str, interval: Interval, scale: Scale) -> Bar:
     return Bar(label, kind, interval, *(scale.at(v) for v in (interval.value, interval.low, interval.high)))
+
+
+def curves(evaluation: Evaluation) -> list[Lines]:
+    """Precision over recall, and true over false positives, of the classes that are worst at it."""
+    drawn = []
+    for kind, title, x_title in (
+        ("pr", "Precision over recall", "recall"),
+        ("roc", "True positive rate over false positive rate", "false positive rate"),
+    ):
+        found = [curve for curve in evaluation.curves if curve.kind == kind]
+        shown = found[:CURVES]
+        series = [
+            Series(f"{short(c.label)}, {c.area.value:.3f}", style, c.points) for style, c in zip(CURVE_STYLES, shown)
+        ]
+        if kind == "roc":
+            series.append(Series("guessing, 0.500", REFERENCE, [(0.0, 0.0), (1.0, 1.0)]))
+        words = f"{title} of {len(shown)} classes; areas: " + ", ".join(
+            f"{short(c.label)} {c.area.value:.3f} ({c.area.low:.3f} to {c.area.high:.3f})" for c in shown
+        )
+        chart = picture(title, x_title, f"{words}.", series, ends=(0.0, 1.0), shares=True, dots=False)
+        drawn += [chart] if chart and shown else []
+    return drawn

@@ -193,7 +193,7 @@ class CurvePoint:
 
 
 @dataclass(frozen=True)
-class Curve:
+class LearningCurve:
     """The learning curve. gain: what twice the rows are expected to bring, with its interval."""
 
     points: tuple[CurvePoint, ...]
@@ -232,7 +232,7 @@ class Tuning:
     finetune: FinetuneFacts | None = None
     contrastive: ContrastiveFacts | None = None
     search: SearchFacts | None = None
-    curve: Curve | None = None
+    curve: LearningCurve | None = None
     gap: Gap | None = None
 
     @classmethod

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tl_core.report.lines import Lines, Series, finite, picture
 from tl_core.report.templates import first_up, number
-from tl_core.report.tuning import ContrastiveFacts, Curve, FinetuneFacts, FoundRate, ProbeFacts, SearchFacts
+from tl_core.report.tuning import ContrastiveFacts, FinetuneFacts, FoundRate, LearningCurve, ProbeFacts, SearchFacts
 
 TRAIN, VAL = 0, 1  # the styles of what is measured on training and on validation rows, the same in each picture
 BLOWN = 1.5  # a range test is drawn up to so many times the way down from its first loss
@@ -84,7 +84,7 @@ def rate_picture(found: FoundRate) -> Lines | None:
     )
 
 
-def curve_picture(curve: Curve, metric: str) -> Lines | None:
+def curve_picture(curve: LearningCurve, metric: str) -> Lines | None:
     """Metric over the number of training rows, and what twice as many are expected to bring."""
     points = sorted(curve.points, key=lambda p: p.rows)
     band = [(float(p.rows), p.low, p.high) for p in points if p.low is not None and p.high is not None]

@@ -99,7 +99,7 @@ def tuning_section(tuning: Tuning) -> TuningSection:
         tuning=tuning,
         metric=metric,
         reason=tuning.reason(),
-        lead=_lead(tuning, metric),
+        lead=leads(tuning, metric),
         result=_result(tuning, metric),
         findings=_findings(tuning),
         rows=_rows(tuning),
@@ -109,7 +109,7 @@ def tuning_section(tuning: Tuning) -> TuningSection:
     )
 
 
-def _lead(tuning: Tuning, metric: str) -> str:
+def leads(tuning: Tuning, metric: str) -> str:
     """By how much the trial's best leads the probe, or the probe the next; empty where there is nothing to compare."""
     tried = tuning.decision.tried if tuning.decision else []
     if len(tried) < 2:

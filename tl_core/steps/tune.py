@@ -10,23 +10,24 @@ import numpy as np
 
 from tl_core.bundle import save_bundle
 from tl_core.config import RunConfig
-from tl_core.engines import resolve_device, resolve_precision
+from tl_core.engines import resolve_precision
 from tl_core.errors import UserError
 from tl_core.extraction import space_of
-from tl_core.manifest import Manifest
+from tl_core.reference import Reference, sampled
 from tl_core.registry import Registry
 from tl_core.selection.speed import speed_of
-from tl_core.steps.backbone import Lazy, chosen
+from tl_core.steps.backbone import Lazy
+from tl_core.steps.job import job_of
 from tl_core.steps.record import recorded
-from tl_core.store import FeatureStore, Space
 from tl_core.training import Fitted, Job, fit
 from tl_core.training.curve import learning_curve
+from tl_core.training.finetune import embeddings_by
 from tl_core.training.gap import memorised
 from tl_core.training.processes import processes
 from tl_core.training.search import search
+from tl_core.training.sources import RawSource
 from tl_core.training.trial import decide
 from tl_core.watch import watch_metric
-from tl_core.weights import read_json
 from tl_core.workspace import Workspace, write_json
 
 FORMAT_VERSION = 2
@@ -39,22 +40,8 @@ def tune(config: RunConfig, registry: Registry, workspace: Workspace) -> dict[st
     `accelerate launch` started, the first alone writes.
     """
     with recorded(workspace, "tune") as results:
-        manifest = Manifest.load(workspace.manifest, workspace.root)
-        request, spec = chosen(registry, workspace, manifest.modality)
-        receipt = read_json(workspace.receipt)
-        job = Job(
-            manifest=manifest,
-            train=manifest.rows("train"),
-            val=manifest.rows("val"),
-            loader=registry.loader(manifest.modality),
-            spec=spec,
-            head_spec=registry.head(manifest.modality, manifest.targets.task, config.tune.head),
-            config=config,
-            device=resolve_device(config.extract.device),
-            space=Space(receipt["backbone"]["fingerprint"], receipt["backbone"]["cut"], receipt["precision"]),
-            store=FeatureStore(workspace.store),
-            state=workspace.state / "tune",
-        )
+        job, request = job_of("tune", config, registry, workspace)
+        spec, precision = job.spec, job.space.precision
         job, facts, fitted = _fitted(job, workspace)
         if not processes(job.device).main:  # one of several that trained together writes
             return results
@@ -69,23 +56,24 @@ def tune(config: RunConfig, registry: Registry, workspace: Workspace) -> dict[st
             trained=fitted.trained,
             head=fitted.head,
             head_spec=job.head_spec,
-            targets=manifest.targets,
-            precision=receipt["precision"],
+            targets=job.task,
+            precision=precision,
             training={
                 "asked": facts["asked"],
                 "strategy": facts["strategy"],
                 "why": (facts["decision"] or {}).get("why"),
-                "data_version": manifest.data_version,
+                "data_version": job.manifest.data_version,
                 "training_rows": len(job.train),
                 "validation_rows": len(job.val),
                 f"validation_{watch}": facts["validation"],
-                "features": "fine-tuned" if fitted.trained else space_of(backbone, receipt["precision"]).fingerprint,
+                "features": "fine-tuned" if fitted.trained else space_of(backbone, precision).fingerprint,
                 "temperature": facts["temperature"],
                 "trained_parameters": (facts["finetune"] or {}).get("trained_parameters"),
                 "update": (facts["finetune"] or {}).get("update"),
                 "memorised": facts["gap"]["memorised"],
                 "seed": config.seed,
             },
+            reference=_reference(job, fitted, precision),
         )
         write_json(workspace.step("tune") / "tune.json", {"format": FORMAT_VERSION, **facts})
         shutil.rmtree(job.state, ignore_errors=True)  # what a killed run would have gone on with
@@ -150,6 +138,19 @@ def _gap(job: Job, fitted: Fitted) -> dict[str, Any]:
         seed=job.config.seed,
         groups=groups,
     )
+
+
+def _reference(job: Job, fitted: Fitted, precision: str) -> Reference | None:
+    """What the bundle keeps of training embeddings, in its own space: stored ones, or those of the tuned backbone.
+
+    None where training has left a backbone that gives no finite embeddings.
+    """
+    train, val = (sampled(rows, job.config.seed) for rows in (job.train, job.val))
+    if fitted.backbone is None:
+        return Reference.of(job.features(train).numpy(), job.features(val).numpy())
+    source = RawSource(job.manifest, job.loader, fitted.backbone)
+    made = embeddings_by(source, np.concatenate([train, val]), fitted.backbone, job.device, precision).numpy()
+    return Reference.of(made[: len(train)], made[len(train) :]) if np.isfinite(made).all() else None
 
 
 def _told(facts: Mapping[str, Any]) -> dict[str, Any]:

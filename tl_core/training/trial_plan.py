@@ -107,7 +107,7 @@ def plan_trial(job: Job, speed: float) -> TrialPlan:
     speed: FLOP/s of the machine.
     """
     tune, ways = job.config.tune, list(designs(job))
-    price = price_of(job, job.spec.build())
+    price = price_of(job, job.spec.build(), job.tuned(strategy=FINE_TUNING[0]).config.tune)
     if price is None:
         reason = "its work can't be counted on this backbone; name the strategy to have it fitted"
         return TrialPlan(ways[0], 0.0, dict.fromkeys(FINE_TUNING, reason))
@@ -127,9 +127,8 @@ def _too_slow(work: float, budget: Budget) -> str:
     )
 
 
-def price_of(job: Job, backbone: Backbone) -> Price | None:
-    """What rows cost in fine-tuning as the config has it, None where that can't be counted."""
-    tune = job.tuned(strategy=FINE_TUNING[0]).config.tune
+def price_of(job: Job, backbone: Backbone, tune: TuneConfig) -> Price | None:
+    """What rows cost in a fine-tuning by these settings, None where that can't be counted."""
     start = plan_of(tune, backbone).start
     few = [
         backbone.prepare(decoded(s, job.loader, backbone.need)) for s in job.manifest.samples(job.train[:COUNTED_ROWS])

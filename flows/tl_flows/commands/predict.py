@@ -24,7 +24,8 @@ def predict(
 ) -> None:
     """Label files, folders, the rows of tables, or texts with the model in BUNDLE (a run's model/ folder).
 
-    Rows keep the order of the input; one that can't be used gets its error.
+    Rows keep the order of the input; one that can't be used gets its error. One that is unlike the training data is
+    marked with how unusual it is: 1 is the distance that 95% of rows like the validation rows lie within.
     """
     from tl_core.bundle import ModelBundle
     from tl_core.errors import UserError
@@ -48,6 +49,13 @@ def predict(
     else:
         for line in prediction_io.as_lines(predictions):
             click.echo(line)
+    strange = sum(prediction_io.is_unusual(p) for p in predictions)
+    if strange:
+        click.echo(
+            f"tl: {strange:,} of {len(predictions):,} rows are unlike the training data (unusual above 1); "
+            "don't rely on what the model says of them",
+            err=True,
+        )
     bad = sum(p.error is not None for p in predictions)
     if bad:
         click.echo(f"tl: {bad:,} of {len(predictions):,} rows could not be used; their error says why", err=True)

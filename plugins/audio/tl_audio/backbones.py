@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tl_audio.frontends import FrontEnd, preprocessing, resampled, stacked
+from tl_audio.frontends import FrontEnd, Span, preprocessing, resampled, stacked
 from tl_audio.loader import AudioLoader, Clip
 from tl_core import (
     Backbone,
@@ -34,7 +34,8 @@ M = TypeVar("M", bound=nn.Module)
 class AudioBackbone(Backbone):
     """An encoder with the front end that feeds it. Every sample of a clip is seen, so nothing is ever truncated.
 
-    prefix: the first tokens of its states, which stand for no place of the sound.
+    prefix: the first tokens of its states, which stand for no place of the sound; grid: how many of the others stand
+    one above the other, from low to high frequency, where they are patches of a spectrogram; 1 for frames.
     A state at an inner cut is taken as it is: frames that fill a window up were computed with the clip's own, and
     `frames` says how many count.
     """
@@ -49,10 +50,12 @@ class AudioBackbone(Backbone):
         front_end: FrontEnd,
         *,
         prefix: int = 0,
+        grid: int = 1,
     ) -> None:
         super().__init__(segments, feature_dim, identity)
         self.front_end = front_end
         self._prefix = prefix
+        self._grid = grid
 
     def prepare(self, decoded: Clip) -> Prepared:
         """Resample to the encoder's rate and cut into windows."""
@@ -81,6 +84,20 @@ class AudioBackbone(Backbone):
         if state["x"].ndim == 3:
             state = {**state, "x": state["x"][:, self._prefix :]}  # [B, T, D]
         return super().pooled(state)
+
+    def spatial(self, state: State) -> Tensor | None:
+        """Frequencies, the highest first, by time."""
+        x = state["x"]
+        if x.ndim == 4:
+            x = x.transpose(2, 3)  # [B, C, frames, mels] -> [B, C, mels, frames]
+            return x.flip(2)
+        if x.ndim != 3:
+            return None
+        tokens = x[:, self._prefix :].transpose(1, 2)  # [B, T, D] -> [B, D, T]
+        return tokens.reshape(*tokens.shape[:2], self._grid, -1).flip(2)
+
+    def places(self, decoded: Clip) -> list[Span]:
+        return self.front_end.spans(len(resampled(decoded.samples, decoded.rate, self.front_end.rate)))
 
 
 class Stage(nn.Module):

@@ -81,8 +81,12 @@ def build_encoder(spec: BackboneSpec, random_seed: int | None) -> AudioBackbone:
         key: value for key, value in values.items() if not key.startswith("_") and key != "transformers_version"
     }
     identity = identity_of(front_end, digest, f"transformers {network.__name__}", settings, revision)
-    prefix = 2 if kind == "audio-spectrogram-transformer" else 0  # its class and distillation tokens
-    return AudioBackbone(segments, int(config.hidden_size), identity, front_end, prefix=prefix)
+    if kind != "audio-spectrogram-transformer":
+        return AudioBackbone(segments, int(config.hidden_size), identity, front_end)
+    rows = (config.num_mel_bins - config.patch_size) // config.frequency_stride + 1
+    return AudioBackbone(  # its class and distillation tokens come first
+        segments, int(config.hidden_size), identity, front_end, prefix=2, grid=rows
+    )
 
 
 def _library(family: Family, kind: str, values: dict[str, Any], folder: Path) -> tuple[Any, Any, Any]:

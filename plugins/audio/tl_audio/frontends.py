@@ -20,6 +20,7 @@ from tl_core import State, UserError
 
 LADDER_START = 0.25  # seconds of the shortest width
 LADDER_STEP = 1.1  # each width over the one before: a clip is filled up by at most a tenth
+_KALDI_LOW = 20.0  # Hz, where Kaldi's filter banks begin
 BATCH_SECONDS = 2.0  # of sound in a forward batch: a CPU gains nothing by more, and a filled-up rest costs little
 
 
@@ -55,10 +56,25 @@ def extractor() -> str:
 
 def cut(samples: np.ndarray, width: int, hop: int | None = None) -> list[np.ndarray]:
     """Windows of `width` along the first axis, every `hop`, the last shifted back to the end; short input whole."""
-    if len(samples) <= width:
-        return [samples]
-    starts = [*range(0, len(samples) - width, hop or width), len(samples) - width]
-    return [samples[start : start + width] for start in starts]
+    return [samples[start : start + width] for start in cut_starts(len(samples), width, hop)]
+
+
+def cut_starts(length: int, width: int, hop: int | None = None) -> list[int]:
+    """Where cut() begins its windows."""
+    return [0] if length <= width else [*range(0, length - width, hop or width), length - width]
+
+
+@dataclass(frozen=True)
+class Span:
+    """The part of a clip that a window's map stands for.
+
+    start, stop: seconds, past the clip's end where the window is filled up; band: lowest and highest Hz, which rows of
+    the map share evenly in mel, the highest first; None where they are of no frequency.
+    """
+
+    start: float
+    stop: float
+    band: tuple[float, float] | None = None
 
 
 def repeated(samples: np.ndarray, width: int) -> np.ndarray:
@@ -82,6 +98,10 @@ class FrontEnd(ABC):
     @abstractmethod
     def facts(self) -> dict[str, Any]:
         """JSON-able values that decide `windows`, for the fingerprint."""
+
+    @abstractmethod
+    def spans(self, samples: int) -> list[Span]:
+        """What windows() of so many samples stand for."""
 
     def perturb(self, batch: State, rng: np.random.Generator) -> State:
         """A random variant of a batch of windows, for training; as they are where none is known."""
@@ -127,6 +147,11 @@ class Waveform(FrontEnd):
         width = next(width for width in self.ladder if width >= len(part))
         filled = torch.from_numpy(repeated(part, width))
         return {"x": filled, "frames": torch.tensor(max(1, self.encoder_frames(len(part))))}
+
+    def spans(self, samples: int) -> list[Span]:
+        longest = self.ladder[-1]
+        width = next((width for width in self.ladder if width >= samples), longest) / self.rate
+        return [Span(start / self.rate, start / self.rate + width) for start in cut_starts(samples, longest)]
 
     def encoder_frames(self, samples: int) -> int:
         """Frames that the encoder gives for so many samples."""
@@ -180,6 +205,10 @@ class WhisperMel(FrontEnd):
             "frames": torch.tensor(min(frames, self.positions)),
         }
 
+    def spans(self, samples: int) -> list[Span]:
+        starts = cut_starts(samples, self.extractor.n_samples)
+        return [Span(start / self.rate, (start + self.extractor.n_samples) / self.rate) for start in starts]
+
     def perturb(self, batch: State, rng: np.random.Generator) -> State:
         return {**batch, "x": spec_augment(batch["x"], rng, time=2, mel=1)}  # [B, mels, frames]
 
@@ -209,6 +238,10 @@ class AstMel(FrontEnd):
         samples = np.pad(samples, (0, max(0, frame - len(samples))))
         parts = cut(samples, self.extractor.max_length * self.rate // 100)  # a frame every 10 ms
         return tuple({"x": self._banks(part)} for part in parts)
+
+    def spans(self, samples: int) -> list[Span]:
+        width, band = self.extractor.max_length * self.rate // 100, (_KALDI_LOW, self.rate / 2)
+        return [Span(at / self.rate, (at + width) / self.rate, band) for at in cut_starts(samples, width)]
 
     def _banks(self, part: np.ndarray) -> torch.Tensor:
         part = np.array(part, np.float32)  # a copy: torch warns about read-only memory

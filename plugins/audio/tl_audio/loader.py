@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tl_audio import fit
-from tl_core import BackboneSpec, DecodeError, Facts, FitWarning, Loader, Source
+from tl_audio.corruptions import CORRUPTIONS
+from tl_core import BackboneSpec, DecodeError, Facts, FitWarning, Loader, Overlay, Saliency, Source
 
 MAX_SECONDS = 3600.0  # an hour of mono float32 at 48 kHz takes 0.7 GB; longer recordings are cut by the user
 RATES = (100, 1_000_000)  # Hz; outside it a header is damaged
@@ -48,6 +49,7 @@ class AudioLoader(Loader):
         {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"}
     )
     version: ClassVar[int] = 1
+    corruptions = CORRUPTIONS
 
     def decode(self, source: Source) -> Clip:
         path = Path(source)
@@ -95,11 +97,29 @@ class AudioLoader(Loader):
 
         return fit.misfits(spec, facts, catalogue)
 
+    def plain(self, decoded: Any) -> np.ndarray:
+        """How loud each of 64 bands of frequencies is, and how that changes, float32 [448]."""
+        from tl_audio.plain import plain
+
+        return plain(decoded)
+
+    def libraries(self) -> Mapping[str, str]:
+        import soundfile
+        import soxr
+
+        return {"libsndfile": soundfile.__libsndfile_version__, "soxr": soxr.__version__}
+
     def render(self, source: Source) -> str:
         """A player and a drawn waveform. Raises DecodeError where the source is unusable."""
         from tl_audio.player import player
 
         return player(self.decode(source))
+
+    def overlay(self, source: Source, saliencies: Sequence[Saliency]) -> Overlay:
+        """A player, and for each saliency a spectrogram in greys, coloured where it spoke for its class."""
+        from tl_audio.overlay import overlay
+
+        return overlay(self.decode(source), saliencies)
 
 
 def _read(path: Path) -> Clip:

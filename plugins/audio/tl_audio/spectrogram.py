@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from tl_audio.backbones import AudioBackbone, Stage, identity_of, loaded
-from tl_audio.frontends import FrontEnd, cut
+from tl_audio.frontends import FrontEnd, Span, cut, cut_starts
 from tl_audio.spec_augment import spec_augment
 from tl_core import (
     BackboneSpec,
@@ -72,12 +72,24 @@ class MelPatches(FrontEnd):
 
     def windows(self, samples: np.ndarray) -> tuple[State, ...]:
         frames = self.numbers["patch_frames"]
-        needed = (frames - 1) * self.numbers["hop_length"] + self.numbers["win_length"]
-        if len(samples) < needed:
-            samples = np.pad(samples, (0, needed - len(samples)))
+        samples = np.pad(samples, (0, max(0, self._shortest - len(samples))))
         mel = torch.cat([self._log_mel(block) for block in self._blocks(samples)]).numpy()  # [T, mels]
         patches = cut(mel, frames, self.numbers["patch_hop"])  # they overlap, and share the spectrogram's memory
         return tuple({"x": torch.from_numpy(patch).unsqueeze(0)} for patch in patches)
+
+    @property
+    def _shortest(self) -> int:
+        """Samples of one patch."""
+        return int((self.numbers["patch_frames"] - 1) * self.numbers["hop_length"] + self.numbers["win_length"])
+
+    def spans(self, samples: int) -> list[Span]:
+        n_fft, hop = self.numbers["n_fft"], self.numbers["hop_length"]
+        padding = 2 * (n_fft // 2) if self.numbers.get("center", False) else n_fft - self.numbers["win_length"]
+        frames = (max(samples, self._shortest) + padding - n_fft) // hop + 1
+        second = hop / self.rate  # of a frame
+        patch, band = self.numbers["patch_frames"], (float(self.numbers["f_min"]), float(self.numbers["f_max"]))
+        starts = cut_starts(frames, patch, self.numbers["patch_hop"])
+        return [Span(start * second, (start + patch) * second, band) for start in starts]
 
     def _blocks(self, samples: np.ndarray) -> Iterator[np.ndarray]:
         """Stretches of samples that give _BLOCK frames each, the last one fewer, so that an hour fits in memory."""

@@ -91,6 +91,22 @@ class ImageBackbone(Backbone):
             x = x[:, self.layout.prefix :]  # [B, T, D]
         return super().pooled({"x": x})
 
+    def spatial(self, state: State) -> Tensor | None:
+        """Maps as they are, tokens where their patches lie; None for tokens that make up no grid."""
+        x = state["x"]
+        if x.ndim == 4:
+            return x.permute(0, 3, 1, 2) if self.layout.channels_last else x  # [B, H, W, C] -> [B, C, H, W]
+        if x.ndim != 3:
+            return None
+        x = x[:, self.layout.prefix :].transpose(1, 2)  # [B, T, D] -> [B, D, patches]
+        height, width = self.preprocessing.size
+        rows = round((x.shape[2] * height / width) ** 0.5)
+        return x.reshape(*x.shape[:2], rows, -1) if rows and x.shape[2] % rows == 0 else None
+
+    def places(self, decoded: Any) -> Sequence[Any]:
+        """The part of the picture that goes in, as Preprocessing.seen() gives it."""
+        return [self.preprocessing.seen(*decoded.shape[:2])]
+
 
 def build(spec: BackboneSpec, random_seed: int | None = None) -> ImageBackbone:
     """The backbone of a spec, with the weights that it names or with random ones.

@@ -7,15 +7,16 @@ import html
 import io
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from tl_core import BackboneSpec, DecodeError, Facts, FitWarning, Loader, Source
+from tl_core import BackboneSpec, DecodeError, Facts, FitWarning, Loader, Overlay, Saliency, Source
 from tl_image import fit, jpeg
+from tl_image.corruptions import CORRUPTIONS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -84,6 +85,7 @@ class ImageLoader(Loader):
         {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
     )  # fmt: skip
     version = 1
+    corruptions = CORRUPTIONS
 
     def decode(self, source: Source) -> np.ndarray:
         """The picture upright, uint8 [H, W, 3], writable. Raises DecodeError with the reason."""
@@ -128,6 +130,17 @@ class ImageLoader(Loader):
 
         return fit.misfits(spec, facts, catalogue)
 
+    def plain(self, decoded: Any) -> np.ndarray:
+        """A thumbnail's pixels, a histogram of colours and one of gradients, float32 [1408]."""
+        from tl_image.plain import plain
+
+        return plain(decoded)
+
+    def libraries(self) -> Mapping[str, str]:
+        import PIL
+
+        return {"pillow": PIL.__version__}
+
     def render(self, source: Source) -> str:
         """An `<img>` with a JPEG thumbnail of at most 256 pixels as a data URI."""
         from PIL import Image
@@ -140,6 +153,12 @@ class ImageLoader(Loader):
         width, height = thumbnail.size
         name = html.escape(Path(source).name, quote=True)
         return f'<img src="data:image/jpeg;base64,{data}" alt="{name}" width="{width}" height="{height}">'
+
+    def overlay(self, source: Source, saliencies: Sequence[Saliency]) -> Overlay:
+        """The picture, and beside it once for each saliency what spoke for its class, in colours over its greys."""
+        from tl_image.overlay import overlay
+
+        return overlay(self.decode(source), Path(source).name, saliencies)
 
 
 def _decoded(path: Path, need: tuple[int, int] | None) -> np.ndarray:

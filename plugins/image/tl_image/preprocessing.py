@@ -94,6 +94,23 @@ class Preprocessing:
         canvas[:, rows[1], columns[1]] = resized[:, rows[0], columns[0]]
         return torch.from_numpy(canvas)
 
+    def seen(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """Where the network's input lies in a picture of this size: top, left, bottom and right in shares of it.
+
+        Below 0 and above 1 where the input has a margin around the picture.
+        """
+        sides = []
+        within = [min(side, MAX_ASPECT * min(height, width)) for side in (height, width)]
+        if self.resize not in ("short", "cover"):
+            within = [height, width]
+        for whole, cut, resized, wanted in zip((height, width), within, self._resized_size(*within), self.size):
+            on_picture, on_canvas = self._overlap(resized, wanted)
+            scale = cut / resized  # pixels of the picture in one of the input
+            first = (whole - cut) // 2 + (on_picture.start - on_canvas.start) * scale
+            sides.append((first / whole, (first + wanted * scale) / whole))
+        (top, bottom), (left, right) = sides
+        return top, left, bottom, right
+
     def _resized_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width before the crop, rounded as torchvision (`short`) and timm (`cover`, `fit`) do."""
         if self.resize == "exact":

@@ -67,7 +67,9 @@ class TextBackbone(Backbone):
         self._prompt = prompt
         self._skip = skip
         self._pad = {"x": pad, "types": 0}
-        self._typed = any(tokenizer.encode("a").type_ids)  # one text's types are the tokenizer's, not the text's
+        one = tokenizer.encode("a")
+        self._typed = any(one.type_ids)  # one text's types are the tokenizer's, not the text's
+        self._frame = [number for number, special in zip(one.ids, one.special_tokens_mask) if special]
 
     def prepare(self, decoded: str) -> Prepared:
         """One window of at most max_length tokens; truncated where the text has more."""
@@ -85,6 +87,19 @@ class TextBackbone(Backbone):
             values["types"] = encoding.type_ids
         # by way of NumPy, which reads a list three times as fast as torch
         return {key: torch.from_numpy(np.array(value, np.int64)) for key, value in values.items()}
+
+    def places(self, decoded: str) -> list[list[tuple[int, int]]]:
+        """The characters of the text that each token of its window stands for, from, to; (0, 0) for special ones."""
+        begin = len(self._prompt)
+        spans = [
+            (max(0, a - begin), max(0, b - begin)) for a, b in self._tokenizer.encode(self._prompt + decoded).offsets
+        ]
+        return [spans]
+
+    def blank(self, window: State) -> State:
+        """Padding between the tokens that frame every text."""
+        framing = torch.isin(window["x"], torch.tensor(self._frame, dtype=torch.int64))
+        return {**window, "x": torch.where(framing, window["x"], self._pad["x"])}
 
     def bucket(self, window: State) -> int:
         """The padded width: steps of 8 up to 64, then an eighth of the next power of two, so that few shapes exist."""

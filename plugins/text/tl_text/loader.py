@@ -5,11 +5,13 @@ from __future__ import annotations
 import codecs
 import html
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from tl_core import BackboneSpec, DecodeError, Facts, FitWarning, Loader, Source
+from tl_core import BackboneSpec, DecodeError, Facts, FitWarning, Loader, Overlay, Saliency, Source
 from tl_text import fit
+from tl_text.corruptions import CORRUPTIONS
 
 SHOWN = 500  # characters that a report shows of one text
 _INVISIBLE = ("Cc", "Cf")  # control and format; unassigned may be an emoji newer than this Python
@@ -25,6 +27,7 @@ class TextLoader(Loader):
     extensions = frozenset({".txt"})
     inline = True
     version = 1
+    corruptions = CORRUPTIONS
 
     def decode(self, source: Source) -> str:
         """The text, without a byte-order mark. Raises DecodeError where nothing readable is in it."""
@@ -45,11 +48,23 @@ class TextLoader(Loader):
 
         return fit.misfits(spec, facts, catalogue)
 
+    def plain(self, decoded: Any) -> Mapping[str, float]:
+        """Words, pairs of words and pieces of words, and how often each occurs."""
+        from tl_text.plain import plain
+
+        return plain(decoded)
+
     def render(self, source: Source) -> str:
         """A paragraph with the text's first 500 characters."""
         text = self.decode(source)
         shown = text if len(text) <= SHOWN else text[:SHOWN].rstrip() + "…"
         return f'<p class="text">{html.escape(shown)}</p>'
+
+    def overlay(self, source: Source, saliencies: Sequence[Saliency]) -> Overlay:
+        """The text once for each saliency, its words marked by how much they spoke for or against its class."""
+        from tl_text.overlay import overlay
+
+        return overlay(self.decode(source), saliencies)
 
 
 def _read(path: Path) -> str:

@@ -1,0 +1,230 @@
+"""Whether rows that should be alike are: the splits, each group and all others, new data and former ones."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from tl_core.diagnostics.gaps import Rated, gaps
+from tl_core.diagnostics.results import Shift, ShiftTest
+from tl_core.diagnostics.separation import LEAST, Rows, Separation, on_axes, other_balance, separate
+from tl_core.diagnostics.shift_verdict import Found, Kind, judged, overall
+from tl_core.evaluation import Interval
+from tl_core.evaluation.bootstrap import Bools, Ints, Numbers
+from tl_core.evaluation.curves import Ranking
+from tl_core.selection.sample import strata
+from tl_core.types import SPLITS, Targets
+
+Labels = npt.NDArray[np.generic]
+
+MOST_GROUPS = 20  # that are tested, the largest first: each further one costs all of them power
+CLASS_ROWS = 10  # of a class in each set, for an AUC of its own
+SCORED = 10  # predicted rows on either side, for a cost
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Two sets of rows that are compared.
+
+    inside: bool [N], the first one; among: bool [N], both; column: the attribute whose value the first set has.
+    """
+
+    name: str
+    kind: Kind
+    inside: Bools
+    among: Bools
+    groups: Ints | None = None
+    column: str = ""
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What all pairs share. rated: of the rows `predicted` (int64 positions), None where nothing is."""
+
+    axes: Rows
+    strata: Ints
+    truth: Labels | None
+    targets: Targets
+    rated: Rated | None
+    predicted: Ints
+    groups: Sequence[str] | None
+    confidence: float
+    resamples: int
+    permutations: int
+    seed: int
+
+
+def shift(
+    features: Rows,
+    splits: Sequence[str],
+    truth: Labels | None,
+    targets: Targets,
+    *,
+    attributes: Mapping[str, Sequence[str | None]] | None = None,
+    added: Bools | None = None,
+    predictions: Numbers | None = None,
+    predicted: Ints | None = None,
+    groups: Sequence[str] | None = None,
+    confidence: float = 0.9,
+    resamples: int = 1000,
+    permutations: int = 1000,
+    seed: int = 0,
+) -> Shift | None:
+    """Compare train with val and test, each value of each attribute with all other rows, and new rows with former ones.
+
+    features: float32 [N, D] of all good rows, as are splits and truth; attributes: values by column, of which the 20
+    largest of at least 20 rows are tested; added: bool [N], rows that the former version of the data did not have;
+    predictions: of the rows `predicted` (int64 positions), which the model did not learn from; groups: rows of one
+    group are not independent. A shift is called one if a permutation test says so at 1 - confidence for all
+    comparisons together (Holm, 1979). None where there is nothing to compare.
+    """
+    table = attributes or {}
+    pairs = [*_splits(splits, groups), *_values(table, groups), *_version(added, groups)]
+    if not pairs:
+        return None
+    rated, where = None, np.zeros(0, np.int64)
+    if predictions is not None and predicted is not None and truth is not None and len(predicted):
+        rated, where = Rated.of(predictions, truth[predicted], targets), np.asarray(predicted, np.int64)
+    # the least p-value that there can be must pass Holm's correction, for two tests and the balance of each pair
+    permutations = max(permutations, math.ceil(4 * len(pairs) / (1 - confidence)))
+    codes = np.zeros(len(features), np.int64) if truth is None else strata(truth, targets.task)
+    data = _Data(
+        on_axes(features, codes), codes, truth, targets, rated, where, groups, confidence, resamples, permutations, seed
+    )
+    return overall(judged([_tested(pair, data, len(pairs)) for pair in pairs], targets, confidence))
+
+
+def two_samples(
+    first: Rows,
+    second: Rows,
+    name: str,
+    kind: Kind,
+    *,
+    y_first: Labels | None = None,
+    y_second: Labels | None = None,
+    targets: Targets | None = None,
+    predictions_first: Numbers | None = None,
+    predictions_second: Numbers | None = None,
+    groups: Sequence[str] | None = None,
+    confidence: float = 0.9,
+    resamples: int = 1000,
+    permutations: int = 1000,
+    seed: int = 0,
+) -> ShiftTest:
+    """Whether two sets of rows can be told apart, what of it is only another balance of classes, and what it costs.
+
+    first, second: float32 [N, D]; y, predictions: of the same rows, with their `targets`; groups: of the first rows,
+    then of the second. The cost is the watched metric on the first minus that on the second. See `separation.py` for
+    the tests.
+    """
+    labelled = y_first is not None and y_second is not None and targets is not None
+    truth = np.concatenate([y_first, y_second]) if y_first is not None and y_second is not None else None
+    targets = targets if labelled and targets is not None else Targets("multiclass")
+    features = np.concatenate([first, second])
+    inside = np.arange(len(features)) < len(first)
+    rated = None
+    if labelled and truth is not None and predictions_first is not None and predictions_second is not None:
+        rated = Rated.of(np.concatenate([predictions_first, predictions_second]), truth, targets)
+    codes = strata(truth, targets.task) if labelled and truth is not None else np.zeros(len(features), np.int64)
+    everything = np.arange(len(features))
+    data = _Data(
+        on_axes(features, codes), codes, truth if labelled else None, targets, rated, everything, groups, confidence,
+        resamples, permutations, seed,
+    )  # fmt: skip
+    pair = _Pair(name, kind, inside, np.ones(len(features), np.bool_), _codes(groups))
+    return judged([_tested(pair, data, 1)], targets, confidence)[0]
+
+
+def _splits(splits: Sequence[str], groups: Sequence[str] | None) -> Iterator[_Pair]:
+    of = np.asarray(splits)
+    train, units = of == SPLITS[0], _codes(groups)
+    for split in SPLITS[1:]:
+        other = of == split
+        if train.any() and other.any():
+            yield _Pair(f"train against {split}", "split", train, train | other, units)
+
+
+def _values(attributes: Mapping[str, Sequence[str | None]], groups: Sequence[str] | None) -> Iterator[_Pair]:
+    units = _codes(groups)
+    found: list[tuple[int, str, str]] = []
+    for column, values in attributes.items():
+        counts = Counter(value for value in values if value is not None)
+        if len(counts) == 2 and None not in values:  # each is the other's outside
+            counts.pop(max(counts))
+        found += [(count, column, value) for value, count in counts.items() if LEAST <= count <= len(values) - LEAST]
+    for _, column, value in sorted(found, key=lambda item: (-item[0], item[1], item[2]))[:MOST_GROUPS]:
+        inside = np.array([other == value for other in attributes[column]])
+        everything = np.ones(len(inside), np.bool_)
+        yield _Pair(f"{column} {value} against the others", "group", inside, everything, units, column)
+
+
+def _version(added: Bools | None, groups: Sequence[str] | None) -> Iterator[_Pair]:
+    if added is not None and added.any() and not added.all():
+        yield _Pair("new rows against former ones", "version", added, np.ones(len(added), np.bool_), _codes(groups))
+
+
+def _codes(groups: Sequence[str] | None) -> Ints | None:
+    return None if groups is None else np.unique(np.asarray(groups, np.str_), return_inverse=True)[1].astype(np.int64)
+
+
+def _tested(pair: _Pair, data: _Data, pairs: int) -> Found:
+    at = np.flatnonzero(pair.among)
+    first, codes = pair.inside[at], data.strata[at]
+    units = None if pair.groups is None else pair.groups[at]
+    parts = None
+    if min(first.sum(), (~first).sum()) >= LEAST:
+        parts = separate(
+            data.axes[at], first, codes, groups=units, confidence=data.confidence, resamples=data.resamples,
+            permutations=data.permutations, seed=data.seed,
+        )  # fmt: skip
+    classes: tuple[tuple[str, float], ...] = ()
+    if parts is not None:
+        classes = _by_class(parts, at[parts.used], first[parts.used], data)
+    moved, balance_p = 0.0, 1.0
+    if data.truth is not None and len(np.unique(codes)) > 1:
+        moved, balance_p = other_balance(
+            codes, first, groups=units, permutations=data.permutations, seed=data.seed
+        )  # fmt: skip
+    rows = int(first.sum()), int((~first).sum())
+    return Found(pair.name, pair.kind, pair.column, rows, parts, classes, moved, balance_p, _cost(pair, data, pairs))
+
+
+def _by_class(parts: Separation, rows: Ints, first: Bools, data: _Data) -> tuple[tuple[str, float], ...]:
+    """AUC of the held-out scores among the rows of each class, for those that both sets have; most moved first."""
+    if data.truth is None or data.targets.task == "regression":
+        return ()
+    found = []
+    for c, name in enumerate(data.targets.classes):
+        has = data.truth[rows] == c if data.targets.task == "multiclass" else np.asarray(data.truth[rows, c]) == 1
+        side = first[has]
+        if min(side.sum(), (~side).sum()) >= CLASS_ROWS:
+            ones = np.ones(len(side), np.float32)
+            found.append((name, round(Ranking(parts.scores[has], side).areas(ones, float(len(side)))[0], 6)))
+    return tuple(sorted(found, key=lambda item: (-item[1], item[0])))
+
+
+def _cost(pair: _Pair, data: _Data, pairs: int) -> Interval | None:
+    """The watched metric on the first set's predicted rows minus that on the second's; holds for all pairs together."""
+    if data.rated is None:
+        return None
+    among, inside = pair.among[data.predicted], pair.inside[data.predicted]
+    kept = np.flatnonzero(among)
+    first = inside[kept]
+    if min(first.sum(), (~first).sum()) < SCORED:
+        return None
+    rated = replace(data.rated, gained=data.rated.gained[kept], possible=data.rated.possible[kept])
+    if not (rated.possible[first].any() and rated.possible[~first].any()):
+        return None
+    groups = None
+    if data.groups is not None and pair.groups is not None:
+        groups = [data.groups[row] for row in data.predicted[kept].tolist()]
+    (gap,) = gaps(
+        rated, np.where(first, 0, -1), comparisons=pairs, confidence=data.confidence, resamples=data.resamples,
+        seed=data.seed, groups=groups,
+    )  # fmt: skip
+    return gap.gap
