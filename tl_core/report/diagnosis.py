@@ -180,8 +180,8 @@ def _shift(shift: Shift, watch: str) -> Part:
     cost = f"Cost{_in(watch)}"
     head = ("Compared", "Told apart (AUC)", "Comes to", "Rows", "p", cost, "Moved most")
     caption = (
-        "AUC 0.5: alike; 1: told apart without fail. p: the smaller of the classifier's and the kernel means'. Cost: the "
-        "metric on the first rows minus that on the others."
+        "AUC 0.5: alike; 1: told apart without fail. p: the smaller of the classifier's and the kernel means'. "
+        "Cost: the metric on the first rows minus that on the others."
     )
     return Part(
         _check("shift", "Shift between parts of the data", shift.state, shift.text),
