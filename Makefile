@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-DISTS := pyproject.toml plugins/image/pyproject.toml plugins/text/pyproject.toml plugins/audio/pyproject.toml flows/pyproject.toml
+DISTS := pyproject.toml plugins/image/pyproject.toml plugins/text/pyproject.toml plugins/audio/pyproject.toml plugins/mlflow/pyproject.toml flows/pyproject.toml
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test lint bench docs install clean
@@ -37,7 +37,7 @@ $(STAMP): $(DISTS) constraints.txt
 	@echo "Installing into $(VENV) (some 6 GB with PyTorch, a few minutes) ..."
 	@cache=$$("$(BIN)/python" -m pip cache dir 2>/dev/null); \
 		{ mkdir -p "$$cache" && test -w "$$cache"; } 2>/dev/null || export PIP_NO_CACHE_DIR=1; \
-		"$(BIN)/python" -m pip install --quiet -c constraints.txt -e '.[eval,report,hub,openvino,tune,adapters,search,dev]' -e plugins/image -e plugins/text -e plugins/audio -e flows \
+		"$(BIN)/python" -m pip install --quiet -c constraints.txt -e '.[eval,report,hub,openvino,tune,adapters,search,dev]' -e plugins/image -e plugins/text -e plugins/audio -e plugins/mlflow -e flows \
 		|| { echo "installing failed: see above; it needs a package index (PyPI, or PIP_INDEX_URL) this once, after it all works offline" >&2; exit 1; }
 	@touch "$@"
 

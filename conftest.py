@@ -18,6 +18,7 @@ from tl_core.registry import Registry, load_registry
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.pop("MLFLOW_TRACKING_URI", None)  # what tests run is no news for a server of the user's
 ROOT = Path(__file__).resolve().parent
 
 

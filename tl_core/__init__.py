@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from tl_core.weights import read_json as read_json
     from tl_core.weights import read_weights as read_weights
     from tl_core.weights import weights_digest as weights_digest
+    from tl_core.workspace import Workspace as Workspace
 
 __version__ = "0.1.0"
 
@@ -58,6 +59,7 @@ _HOME = {
         "drawn_digest", "find_weights", "folder_here", "hub_folder", "load_strict", "package_folder", "random_weights",
         "read_json", "read_weights", "weights_digest",
     ),
+    "workspace": ("Workspace",),
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = sorted(_MODULE_OF)

@@ -25,6 +25,10 @@ from tl_core.workspace import write_bytes, write_json, write_text
 
 FORMAT_VERSION = 2  # 1 had no reference
 REFERENCE = "reference.safetensors"
+FACTS: dict[str, type] = {  # what no bundle is without
+    "modality": str, "task": str, "classes": list, "head": str, "precision": str, "backbone": dict,
+    "trained_segments": list, "training": dict,
+}  # fmt: skip
 CHUNK = 256  # samples decoded at a time while predicting
 
 
@@ -99,7 +103,7 @@ class ModelBundle:
             _load_trained(built, folder / "backbone.safetensors", facts["trained_segments"])
         targets = Targets(cast(Task, facts["task"]), tuple(facts["classes"]))
         head = registry.head(facts["modality"], targets.task, facts["head"]).build(built.feature_dim, targets)
-        head.load_state_dict(_tensors(folder / "head.safetensors"))
+        _load_head(head, folder / "head.safetensors")
         where = resolve_device(device)
         return cls(
             registry.loader(facts["modality"]),
@@ -242,6 +246,9 @@ def read_facts(folder: Path) -> dict[str, Any]:
     facts = read_json(path)
     if not isinstance(facts.get("format"), int) or facts["format"] > FORMAT_VERSION:
         raise FormatError(f"{path} has format {facts.get('format')}, this tl reads up to {FORMAT_VERSION}; update tl")
+    lacking = [key for key, kind in FACTS.items() if not isinstance(facts.get(key), kind)]
+    if lacking:
+        raise FormatError(f"{path} is damaged: no usable {', '.join(lacking)}; train again or fetch it again")
     return facts
 
 
@@ -292,6 +299,17 @@ def _at_view_of(wanted: Mapping[str, Any], spec: BackboneSpec, folder: Path) -> 
             f"{stands}: give the backbone without #{spec.view}"
         )
     return spec
+
+
+def _load_head(head: Head, path: Path) -> None:
+    """Put the head's weights into it. Raises UserError where they are not those of its classes and features."""
+    tensors = _tensors(path)
+    if {k: v.shape for k, v in tensors.items()} != {k: v.shape for k, v in head.state_dict().items()}:
+        raise UserError(
+            f"{path} does not hold the weights of a head for the classes in bundle.json beside it: one of the two was "
+            "changed or comes from another model; train again or fetch both again"
+        )
+    head.load_state_dict(tensors)
 
 
 def _load_trained(backbone: Backbone, path: Path, trained: Sequence[str]) -> None:

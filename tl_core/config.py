@@ -34,6 +34,9 @@ class DataConfig(Section):
     separator: str = Field("|", min_length=1, description="between the labels of a multi-label cell")
     test_fraction: float = Field(0.2, gt=0, lt=1, description="where the data bring no test split")
     val_fraction: float = Field(0.15, gt=0, lt=1, description="of what is not test, where there is no val split")
+    holdout: str | None = Field(
+        None, description="file of a frozen test set, relative to the project: its samples stay in the test split"
+    )
     max_bad: float = Field(0.01, ge=0, le=1, description="share of bad samples past which the run stops")
 
 
@@ -192,7 +195,7 @@ class EvaluateConfig(Section):
     confidence: float = Field(0.9, gt=0.5, lt=1, description="coverage of every interval")
     bootstrap: int = Field(1000, ge=100, description="resamples of the test rows")
     diagnostics: bool = Field(
-        True, description="look for leakage, label errors, shift, unfair groups, miscalibration, unusual rows"
+        True, description="look for leakage, label errors, shift, unfair groups, miscalibration, ...; false: none of it"
     )
     baseline: bool = Field(True, description="compare with a probe on plain features that need no network")
     scratch_minutes: float = Field(
@@ -203,6 +206,38 @@ class EvaluateConfig(Section):
     )
     robustness: int = Field(64, ge=0, description="test rows that are corrupted to see what that costs; 0: none")
     explain: int = Field(6, ge=0, le=50, description="worst errors shown with what the model looked at; 0: none")
+
+
+class GateConfig(Section):
+    """When a newly trained model may take the place of the one that serves."""
+
+    confidence: float = Field(
+        0.95, gt=0.5, lt=1, description="a model that is no better is promoted in at most 1 - confidence of cases"
+    )
+    min_gain: float = Field(0.0, ge=0, lt=1, description="what the watched metric must rise by, surely")
+    class_drop: float = Field(0.1, ge=0, le=1, description="fall of a class's F1 that is let pass")
+    group_drop: float = Field(
+        0.1, ge=0, le=1, description="fall of the watched metric that is let pass for a value of a group or attribute"
+    )
+    newest_drop: float = Field(0.0, ge=0, le=1, description="the same on samples that the serving model's data lacked")
+    forgetting: float = Field(
+        0.02, ge=0, le=1, description="the same on a replaced test set's rows, and on classes that were known before"
+    )
+    calibration_rise: float = Field(0.03, ge=0, le=1, description="rise of the calibration error that is let pass")
+    max_latency_ms: float | None = Field(None, gt=0, description="of one sample, from its file to the answer")
+    max_megabytes: float | None = Field(None, gt=0, description="of the model with all the weights that it needs")
+    strict: bool = Field(
+        False, description="what must not fall must be shown not to; false: it must not be shown to have fallen"
+    )
+    renew_share: float = Field(
+        0.5, gt=0, description="new test rows, as a share of the frozen ones, past which the test set is frozen anew"
+    )
+    max_uses: int = Field(
+        # each decision lets a little of the test set into the choice of models
+        20,
+        ge=1,
+        description="decisions on one test set past which a warning says that it wears out",
+    )
 
 
 class StoreConfig(Section):
@@ -221,6 +256,7 @@ class RunConfig(Section):
     extract: ExtractConfig = ExtractConfig()
     tune: TuneConfig = TuneConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    gate: GateConfig = GateConfig()
     store: StoreConfig = StoreConfig()
 
 

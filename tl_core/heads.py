@@ -83,6 +83,11 @@ _CLASSES: dict[Task, type[LinearHead]] = {
 }
 
 
+def linear_head(modality: str, task: Task) -> HeadSpec:
+    """The linear head for one task."""
+    return next(spec for spec in linear_heads(modality) if spec.task == task)
+
+
 def linear_heads(modality: str) -> list[HeadSpec]:
     """The linear head for each task, as a modality's plugin offers it."""
 

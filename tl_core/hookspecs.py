@@ -1,7 +1,8 @@
 """The hooks that a plugin may implement. Each returns a list; installation order never decides anything.
 
-A plugin is a module found through the entry-point group `tl.plugins` (entry-point name = import name) that
-defines some of these functions, marked with `tl_core.hookimpl`.
+A plugin is a module found through the entry-point group `tl.plugins` (entry-point name = import name) that defines some
+of these functions, marked with `tl_core.hookimpl`. One that only watches (`tl_step_finished`, `tl_retrain_finished`) is
+named in the group `tl.watchers` instead: it has no part in results, so its version makes no step of a project stale.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tl_core.types import BackboneSpec, HeadSpec, Loader
+    from tl_core.workspace import Workspace
 
 PROJECT = "tl"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -44,5 +48,22 @@ def tl_heads() -> list[HeadSpec]:  # type: ignore[empty-body]
 
 
 @hookspec
-def tl_step_finished(step: str, outputs: dict[str, Any]) -> None:
-    """Called after each step with its small results (trackers, notifiers); a failing watcher is logged, no more."""
+def tl_step_finished(step: str, outputs: dict[str, Any], workspace: Workspace) -> None:
+    """Called after each step that ran (trackers, notifiers); a failing watcher is logged, no more.
+
+    outputs: the step's small results, as in `workspace.run_file(step)`; workspace: where the files of this step and of
+    those before it lie, to be read only. The steps of one run may be called in a process each; a step that is up to
+    date, or that DVC restored, is not told. After `evaluate`, its report.json holds the whole run, config included.
+    """
+
+
+@hookspec
+def tl_retrain_finished(outcome: dict[str, Any], project: Path) -> None:
+    """Called after each retrain that made a model or failed; a failing watcher is logged, no more.
+
+    outcome: as `tl retrain --json` prints it: state (promoted, refused or failed), reason, version, champion, the
+    decision with every rule, the folder of the report; project: the folder in the main worktree.
+    """
+
+
+WATCHING = ("tl_step_finished", "tl_retrain_finished")  # hooks with no part in results

@@ -16,8 +16,10 @@ from tl_core.errors import UserError, did_you_mean
 from tl_core.names import split_view
 from tl_core.types import BackboneSpec, HeadSpec, Loader, Task
 from tl_core.views import at_view
+from tl_core.workspace import Workspace
 
 GROUP = "tl.plugins"
+WATCHERS = "tl.watchers"  # plugins with no part in results
 
 
 @dataclass(frozen=True)
@@ -130,14 +132,21 @@ class Registry:
             f"allowed: {', '.join(names) or 'none'}"
         )
 
-    def finished(self, step: str, outputs: dict[str, Any]) -> list[str]:
+    def finished(self, step: str, outputs: dict[str, Any], workspace: Workspace) -> list[str]:
         """Tell the watchers that a step ended; returns a line per watcher that failed."""
+        return self._tell("tl_step_finished", step=step, outputs=outputs, workspace=workspace)
+
+    def retrained(self, outcome: dict[str, Any], project: Path) -> list[str]:
+        """Tell the watchers how a retrain ended; returns a line per watcher that failed."""
+        return self._tell("tl_retrain_finished", outcome=outcome, project=project)
+
+    def _tell(self, hook: str, **told: Any) -> list[str]:
         failed = []
-        for impl in self.manager.hook.tl_step_finished.get_hookimpls():
+        for impl in getattr(self.manager.hook, hook).get_hookimpls():
             try:
-                impl.function(**{k: v for k, v in {"step": step, "outputs": outputs}.items() if k in impl.argnames})
+                impl.function(**{k: v for k, v in told.items() if k in impl.argnames})
             except Exception as error:  # a notifier must not break the pipeline
-                failed.append(f"plugin {impl.plugin_name} failed in tl_step_finished: {error}")
+                failed.append(f"plugin {impl.plugin_name} failed in {hook}: {error}")
         return failed
 
     def _broken(self) -> str:
@@ -146,10 +155,10 @@ class Registry:
 
 
 def load_registry(modules: Iterable[tuple[str, Any]] | None = None) -> Registry:
-    """All plugins of the entry-point group `tl.plugins`, or just the given (name, module) pairs.
+    """All plugins of the entry-point groups `tl.plugins` and `tl.watchers`, or just the given (name, module) pairs.
 
-    A plugin that fails to import, misspells a hook or shares its entry-point name with another is listed with
-    its error; the rest work.
+    A plugin that fails to import, misspells a hook, shares its entry-point name with another, or is named as a watcher
+    and does more than watch, is listed with its error; the rest work.
     """
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
@@ -158,7 +167,9 @@ def load_registry(modules: Iterable[tuple[str, Any]] | None = None) -> Registry:
         for name, module in modules:
             registry.plugins.append(_register(manager, PluginInfo(name, name, "0"), module))
         return registry
-    points = sorted(entry_points(group=GROUP), key=lambda e: (e.name, _dist(e)[0]))
+    points = sorted(
+        (*entry_points(group=GROUP), *entry_points(group=WATCHERS)), key=lambda e: (e.name, _dist(e)[0], e.group)
+    )
     names = Counter(point.name for point in points)
     for point in points:
         dist, version = _dist(point)
@@ -170,17 +181,23 @@ def load_registry(modules: Iterable[tuple[str, Any]] | None = None) -> Registry:
             info = PluginInfo(point.name, dist, version, f"entry point must be named '{point.module}', its import name")
         else:
             try:
-                info = _register(manager, info, point.load())
+                info = _register(manager, info, point.load(), watcher=point.group == WATCHERS)
             except Exception as error:
                 info = PluginInfo(point.name, dist, version, f"{type(error).__name__}: {error}")
         registry.plugins.append(info)
     return registry
 
 
-def _register(manager: pluggy.PluginManager, info: PluginInfo, module: Any) -> PluginInfo:
+def _register(manager: pluggy.PluginManager, info: PluginInfo, module: Any, *, watcher: bool = False) -> PluginInfo:
     manager.register(module, name=info.name)
     known = {name for name in vars(hookspecs) if name.startswith("tl_")}
-    unknown = [h.name for h in manager.get_hookcallers(module) or [] if h.name not in known]
+    hooks = [h.name for h in manager.get_hookcallers(module) or []]
+    unknown = [name for name in hooks if name not in known]
+    more = [name for name in hooks if name in known and name not in hookspecs.WATCHING] if watcher else []
+    if more:
+        manager.unregister(module)
+        text = f"a plugin in the group {WATCHERS} has no {' or '.join(more)}; name it in the group {GROUP}"
+        return replace(info, error=text)
     if unknown:
         manager.unregister(module)
         hints = "; ".join(f"no hook '{name}'{did_you_mean(name, known)}" for name in unknown)

@@ -10,6 +10,15 @@ from tl_core.errors import UserError
 from tl_core.types import Task
 
 DEFAULT: dict[Task, str] = {"multiclass": "accuracy", "multilabel": "micro_f1", "regression": "r2"}
+_TITLES = {
+    "r2": "R²", "mae": "mean absolute error", "rmse": "root mean squared error", "auroc": "AUROC",
+    "exact_match": "rows with all labels right",
+}  # fmt: skip
+
+
+def metric_title(metric: str) -> str:
+    """A metric's name as people write it: `macro_f1` is macro F1."""
+    return _TITLES.get(metric) or metric.replace("_", " ").replace(" f1", " F1").replace("top 5", "top-5")
 
 
 def watch_metric(task: Task, predictions: np.ndarray, truth: np.ndarray, name: str = "") -> float:

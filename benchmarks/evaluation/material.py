@@ -15,10 +15,10 @@ from benchmarks.selection.setting import spec_of
 from tl_core.config import validate
 from tl_core.evaluation.bootstrap import Ints
 from tl_core.extraction import embed, extract, features, space_of
-from tl_core.manifest import scan
+from tl_core.manifest import Manifest, scan
 from tl_core.registry import Registry
 from tl_core.store import FeatureStore
-from tl_core.types import Targets
+from tl_core.types import Backbone, Loader, Targets
 
 IMAGE, TEXT, AUDIO = "mobilenetv2_100_imagenet", "minilm_l6_vocab15k", "yamnet_audioset"
 COPIES = 120  # near copies of a set, which the draws take from
@@ -32,6 +32,23 @@ SETS: dict[str, tuple[str, str, str | None]] = {
     "fsdd": ("audio", AUDIO, "speaker"),
 }
 """Modality, backbone, and the group column where there is one."""
+STYLES = "pacs_mini"  # its column `domain`: photo, art_painting, cartoon, sketch
+EMBEDDED = SETS | {"hymenoptera": ("image", IMAGE, None), STYLES: ("image", IMAGE, "domain")}
+"""The sets that there are features of; no faults are planted in the last two."""
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """A set in its backbone's space: features float32 [N, D], truth int64 [N], splits and groups of its N good rows."""
+
+    loader: Loader
+    backbone: Backbone
+    manifest: Manifest
+    rows: Ints
+    features: np.ndarray
+    truth: Ints
+    splits: np.ndarray
+    groups: list[str] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,24 +74,39 @@ class Material:
     corruption: str
 
 
-def material(name: str, data: Path, cache: Path, registry: Registry) -> Material:
+def embedded(name: str, data: Path, cache: Path, registry: Registry) -> Embedded:
     """A set by the name of its folder; features come from the store in the cache, and are computed where it lacks them.
 
     The splits are the data's own; where they bring no validation rows, some training rows are called so.
     """
-    modality, backbone_name, group = SETS[name]
+    modality, backbone_name, group = EMBEDDED[name]
     loader, store = registry.loader(modality), FeatureStore(cache / "store")
     config = validate({"data": {"group": group}})
     manifest = scan(data / "datasets" / name, config, [loader], cache=cache / "scan", progress=False)
     rows = manifest.rows()
     backbone = spec_of(registry, data, backbone_name, modality).build()
-    # one engine and float32 for the set and its copies alike
+    # one engine and float32 for all rows and for what is made of them
     extract(manifest, rows, loader, backbone, store, device="cpu", precision="float32", engine="torch", label=name)
     space = space_of(backbone, "float32")
     found = features(manifest, rows, loader, lambda: backbone, space, store, device="cpu", engine="torch")
+    return Embedded(
+        loader=loader,
+        backbone=backbone,
+        manifest=manifest,
+        rows=rows,
+        features=found,
+        truth=manifest.target_array(rows),
+        splits=np.asarray(manifest.table["split"].to_pylist())[rows],
+        groups=manifest.groups(rows),
+    )
 
-    splits = np.asarray(manifest.table["split"].to_pylist())[rows]
-    copied = np.sort(np.random.default_rng(0).choice(np.flatnonzero(splits != "test"), COPIES, replace=False))
+
+def material(name: str, data: Path, cache: Path, registry: Registry) -> Material:
+    """A set with near copies and harmed rows, which are kept in the cache as its features are."""
+    modality, backbone_name, _ = SETS[name]
+    of = embedded(name, data, cache, registry)
+    manifest, rows, loader, backbone = of.manifest, of.rows, of.loader, of.backbone
+    copied = np.sort(np.random.default_rng(0).choice(np.flatnonzero(of.splits != "test"), COPIES, replace=False))
     kinds = CHANGES[modality]
     changes = [list(kinds)[place % len(kinds)] for place in range(COPIES)]
     corruption, harm = next(iter(loader.corruptions.items()))
@@ -96,12 +128,12 @@ def material(name: str, data: Path, cache: Path, registry: Registry) -> Material
         modality=modality,
         backbone=backbone_name,
         targets=manifest.targets,
-        features=found,
-        truth=manifest.target_array(rows),
-        splits=splits,
+        features=of.features,
+        truth=of.truth,
+        splits=of.splits,
         ids=[sample.id for sample in manifest.samples(rows)],
         digests=manifest.digests(rows),
-        groups=manifest.groups(rows),
+        groups=of.groups,
         copies=copies,
         copied=copied,
         changes=changes,

@@ -54,7 +54,8 @@ def strategies_table(cells: Mapping[str, Runs]) -> str:
     names = list(next(iter(cells.values()))[0]["test"])
     lines = [
         "Accuracy on test rows, mean ± standard deviation over draws. Shortfall: the best strategy's mean less auto's, "
-        "in points, and in standard deviations of the best strategy over draws.",
+        "in points with its standard error over draws (of the same rows), and in standard deviations of the best "
+        "strategy over draws.",
         "",
         f"| set | labels a class | draws | rows | {' | '.join(names)} | auto | takes | shortfall | in sd |",
         "|---" * (8 + len(names)) + "|",
@@ -68,13 +69,15 @@ def strategies_table(cells: Mapping[str, Runs]) -> str:
         short, spread = float(scores[best].mean() - auto.mean()), _sd(scores[best])
         ratio = 0.0 if short <= 0 else short / spread if spread > 0 else np.inf
         told = f"{ratio:.2f}" if len(runs) > 1 else "one draw"
+        behind = scores[best] - auto
+        error = f" ± {100 * _sd(behind) / np.sqrt(len(runs)):.1f}" if len(runs) > 1 else ""
         worst = max(worst, ratio) if len(runs) > 1 else worst
         takes = Counter(run["auto"]["chosen"] for run in runs)
         said = ", ".join(f"{name} {count}" for name, count in takes.most_common())
         columns = " | ".join(_spread(scores[name], bold=name == best) for name in names)
         lines.append(
             f"| {dataset} | {size} | {len(runs)} | {runs[0]['rows']} | {columns} | {_spread(auto)} | {said} "
-            f"| {100 * short:.1f} | {told} |"
+            f"| {100 * short:.1f}{error} | {told} |"
         )
     if any(len(runs) > 1 for runs in cells.values()):
         lines += ["", f"Largest shortfall where there are several draws: {worst:.2f} standard deviations."]

@@ -17,6 +17,8 @@ INTERRUPTED = 130
 _COMMANDS = {
     "init": "tl_flows.commands.init",
     "run": "tl_flows.commands.run",
+    "retrain": "tl_flows.commands.retrain",
+    "schedule": "tl_flows.commands.schedule",
     "version": "tl_flows.commands.steps",
     "select": "tl_flows.commands.steps",
     "extract": "tl_flows.commands.steps",
@@ -26,6 +28,7 @@ _COMMANDS = {
     "explain": "tl_flows.commands.explain",
     "report": "tl_flows.commands.report",
     "compare": "tl_flows.commands.compare",
+    "registry": "tl_flows.commands.registry",
     "backbones": "tl_flows.commands.backbones",
     "plugins": "tl_flows.commands.inspect",
     "cache": "tl_flows.commands.cache",

@@ -23,7 +23,7 @@ def may_pass_next_time(_task: Task[..., Any], _run: TaskRun, state: State[Any]) 
     try:
         state.result()
     except StageError as error:
-        return error.killed
+        return error.may_pass
     except OSError:
         return True
     except BaseException:

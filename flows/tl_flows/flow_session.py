@@ -7,15 +7,16 @@ import importlib
 import os
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_flows import prefect_env
-from tl_flows.temporary_server import TemporaryServer
+from tl_flows.temporary_server import LocalServer
 
 if TYPE_CHECKING:
     from tl_flows.engine import StepResult
+    from tl_flows.retraining.outcome import Outcome
 
 
 class FlowSession:
@@ -37,31 +38,47 @@ class FlowSession:
         return self._server.temporary
 
     def call(self, folder: Path, config: dict[str, Any] | None = None) -> Mapping[str, StepResult]:
-        """Run the flow; whatever takes seconds to load does so while a temporary server starts.
+        """Run the pipeline; whatever takes seconds to load does so while a temporary server starts.
 
         Raises StageError or UserError where that server does not start, at once in later calls.
         """
+        with self._serving():
+            from tl_flows.flow import pipeline
+
+            if config is not None and not self._called:
+                threading.Thread(target=_import_ahead, name="import-ahead").start()
+        self._called = True
+        steps: Mapping[str, StepResult] = pipeline(str(folder), config)
+        return steps
+
+    def retrain(
+        self, folder: Path, data: str | None, revision: str | None, step_hours: float, wait_minutes: float
+    ) -> Outcome:
+        """Retrain a project. Raises as `call` does."""
+        with self._serving():
+            from tl_flows.retraining.flow import retrain
+        self._called = True
+        outcome: Outcome = retrain(str(folder), data, revision, step_hours, wait_minutes)
+        return outcome
+
+    @contextlib.contextmanager
+    def _serving(self) -> Iterator[None]:
+        """Find or start the server; the block imports what the flow needs while a temporary one starts."""
         if self._fault is not None:
             raise self._fault
         started = None
         if not self._called and "prefect" not in sys.modules:  # else its settings are the caller's, who imported it
             prefect_env.configure(self._home, self._server.settings)
             if self.temporary:
-                started = TemporaryServer(self._home)
+                started = LocalServer(self._home)
                 os.environ["PREFECT_API_URL"] = started.url
-        from tl_flows.flow import pipeline
-
-        if config is not None and not self._called:
-            threading.Thread(target=_import_ahead, name="import-ahead").start()
-        self._called = True
+        yield
         if started is not None:
             try:
                 started.wait()
             except Exception as error:
                 self._fault = error
                 raise
-        steps: Mapping[str, StepResult] = pipeline(str(folder), config)
-        return steps
 
 
 def _import_ahead() -> None:

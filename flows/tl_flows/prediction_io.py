@@ -1,4 +1,4 @@
-"""What `tl predict` reads and writes: files, folders, tables and texts in; aligned rows, CSV or JSONL out."""
+"""What `tl predict` and `tl explain` read and write: files, folders, tables, texts in; aligned CSV or JSONL out."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tl_core.bundle import ModelBundle, Prediction
+import click
+
+from tl_core.bundle import ModelBundle, Prediction, read_facts
 from tl_core.errors import UserError, did_you_mean
 from tl_core.manifest.columns import FILE_NAMES, TEXT_NAMES
 from tl_core.manifest.modality import kinds
 from tl_core.manifest.tables import SUFFIXES, Table, open_table, read_table
+from tl_core.registry import Registry
 from tl_core.types import Loader, Source
 from tl_core.workspace import write_text
+from tl_flows.model_names import bundle_named
 
 FORMATS = (".csv", ".jsonl")
 
@@ -28,6 +32,23 @@ class Item:
     id: str
     source: Source | None
     error: str | None = None
+
+
+def opened(bundle: Path, registry: Registry, backbone: str | None) -> ModelBundle:
+    """The model in a bundle or in a run's folder, or of a name in the model registry of the project here.
+
+    Tells, on standard error, what differs from where it was trained. Raises UserError and FormatError as
+    `ModelBundle.load` does, and UserError where the registry has no such model.
+    """
+    bundle, project = bundle_named(bundle)
+    folder = bundle / "model" if (bundle / "model" / "bundle.json").is_file() else bundle
+    if project is not None and backbone is None:  # weights of the project: their path is relative to it
+        request = str(read_facts(folder)["backbone"]["request"])
+        backbone = str(project / request) if request.startswith("./") else None
+    model = ModelBundle.load(folder, registry, backbone)
+    for note in model.notes:
+        click.echo(f"tl: {note}", err=True)
+    return model
 
 
 def items(

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from tl_core.errors import UserError
 
-LOCAL_SERVER = "http://127.0.0.1:4200/api"
+LOCAL_PORT = 4200  # Prefect's own default
+LOCAL_SERVER = f"http://127.0.0.1:{LOCAL_PORT}/api"
 LOCAL_HOSTS = ("127.0.0.1", "localhost")
 LOGGER = "tl"
 # which engine computes; what may not suit the data; what became of saved states

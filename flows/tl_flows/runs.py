@@ -160,8 +160,10 @@ def render_timed(workspace: Workspace, target: Path) -> Path:
     from tl_core.report import ReportFacts, render_report
 
     files = {step: workspace.run_file(step) for step in STEPS}
-    seconds = {step: float(_read(path)["seconds"]) for step, path in files.items() if path.is_file()}
-    write_text(target, render_report(dataclasses.replace(ReportFacts.load(facts), run=seconds)))
+    told = {step: _read(path) for step, path in files.items() if path.is_file()}
+    seconds = {step: float(run["seconds"]) for step, run in told.items()}
+    cpu = {step: float(run["cpu_seconds"]) for step, run in told.items() if "cpu_seconds" in run}
+    write_text(target, render_report(dataclasses.replace(ReportFacts.load(facts), run=seconds, cpu=cpu)))
     return target
 
 

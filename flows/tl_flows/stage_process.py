@@ -31,11 +31,11 @@ _POLL_SECONDS = 0.2
 
 
 class StageError(Exception):
-    """A stage that failed for no fault of the user. killed: a signal ended it, so that another try may pass."""
+    """A stage that failed for no fault of the user. may_pass: another try may end well."""
 
-    def __init__(self, text: str, *, killed: bool = False) -> None:
+    def __init__(self, text: str, *, may_pass: bool = False) -> None:
         super().__init__(text)
-        self.killed = killed
+        self.may_pass = may_pass
 
 
 def run_dvc(root: Path, arguments: Sequence[str], on_line: Callable[[str], None], deadline_s: float) -> None:
@@ -172,4 +172,4 @@ def _failure(arguments: Sequence[str], code: int, lines: Sequence[str]) -> Excep
         return UserError("\n".join(faults))
     errors = [line.removeprefix(FAULT) for line in lines if line.startswith(("ERROR", FAULT))] or list(lines[-5:])
     killed = code < 0 or any(c < 0 or c == 137 for c in stage_codes)
-    return StageError(f"`dvc {' '.join(arguments)}` failed (exit code {code}): " + "\n".join(errors), killed=killed)
+    return StageError(f"`dvc {' '.join(arguments)}` failed (exit code {code}): " + "\n".join(errors), may_pass=killed)

@@ -19,7 +19,7 @@ log = logging.getLogger(LOGGER)
 def run_step(step: str, config: RunConfig, registry: Registry, workspace: Workspace) -> dict[str, Any]:
     """Run a step over the workspace's files and tell the watchers; a watcher that fails is logged, no more."""
     outputs: dict[str, Any] = getattr(tl_core.steps, step)(config, registry, workspace)
-    _tell(step, outputs, registry)
+    _tell(step, outputs, registry, workspace)
     return outputs
 
 
@@ -34,10 +34,10 @@ def run_project_step(step: str, config: RunConfig, registry: Registry, workspace
     if changed:
         outputs["files"] = changed.describe()
         write_json(workspace.run_file(step), outputs)
-    _tell(step, outputs, registry)
+    _tell(step, outputs, registry, workspace)
     return outputs
 
 
-def _tell(step: str, outputs: dict[str, Any], registry: Registry) -> None:
-    for failure in registry.finished(step, outputs):
+def _tell(step: str, outputs: dict[str, Any], registry: Registry, workspace: Workspace) -> None:
+    for failure in registry.finished(step, outputs, workspace):
         log.warning(failure)

@@ -22,8 +22,13 @@ ROLES = ("backbone", "random")  # in a receipt: the chosen backbone, and the sam
 def workspace_at(out: Path | None, usual: str) -> Workspace:
     """Of the run folder `out` where it is given, else of the project here, else of a run in the usual folder."""
     root = find_project(Path.cwd()) if out is None else None
-    if root is None:
-        return outside_workspace(out or Path(usual), RunConfig())
+    return outside_workspace(out or Path(usual), RunConfig()) if root is None else workspace_of(root)
+
+
+def workspace_of(root: Path) -> Workspace:
+    """Of the project that has its root there, else of a run in that folder."""
+    if find_project(root) != root:
+        return outside_workspace(root, RunConfig())
     return project_workspace(root, load_config(root / PARAMS) if (root / PARAMS).is_file() else RunConfig())
 
 

@@ -1,4 +1,4 @@
-"""A Prefect server for one run, where none is running. Unlike Prefect's own it never outlives a killed run."""
+"""A Prefect server for one command, where none is running. Unlike Prefect's own it never outlives a killed one."""
 
 from __future__ import annotations
 
@@ -32,19 +32,23 @@ _LEAN = {
 }
 
 
-class TemporaryServer:
-    """A server process on a free local port; ends with the interpreter, after Prefect's own last words."""
+class LocalServer:
+    """A server process on this machine alone; ends with the interpreter, after Prefect's own last words.
 
-    def __init__(self, home: Path) -> None:
+    port: None for a free one, and a server without pages and schedules, for one run.
+    """
+
+    def __init__(self, home: Path, port: int | None = None) -> None:
         home.mkdir(parents=True, exist_ok=True)
         # of two runs that start at once, the second waits: both servers would make the same tables of a new database
         self._starting = FileLock(home / "starting.lock")
         with suppress(Timeout):
             self._starting.acquire(timeout=START_SECONDS)
-        port = _free_port()
+        lean = _LEAN if port is None else {}
+        port = port or _free_port()
         self.url = f"http://127.0.0.1:{port}/api"
         self.log = home / LOG
-        environment = {**os.environ, OWNER: str(os.getpid()), **_LEAN}
+        environment = {**os.environ, OWNER: str(os.getpid()), **lean}
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tl_flows.temporary_server", str(port)],
@@ -76,7 +80,7 @@ class TemporaryServer:
                         f"the disk of {self.log.parent}, where Prefect keeps runs, is full ({free / 1e6:.1f} MB free); "
                         "free some space there; outside of a project XDG_CACHE_HOME can name another disk"
                     )
-                raise StageError(f"Prefect's temporary server did not start; its log: {self.log}")
+                raise StageError(f"Prefect's server did not start; its log: {self.log}")
             time.sleep(0.05)
 
     def stop(self) -> None:
@@ -98,7 +102,7 @@ def _free_port() -> int:
 
 
 def main(port: int) -> None:
-    """Serve Prefect's API in this process until the run that it is for is gone."""
+    """Serve Prefect's API in this process until the command that it is for is gone."""
     end_with_owner()
     import uvicorn
     from prefect.server.api.server import create_app

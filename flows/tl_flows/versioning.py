@@ -6,6 +6,7 @@ The only module that imports DVC. Every function opens the repository for itself
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import logging
 import os
@@ -88,6 +89,16 @@ def tracked(root: Path, data: Path) -> Tracked | None:
         return Tracked(file, "modified" if source.modified() else "recorded", record, ("pull", path))
 
 
+def data_place(root: Path, data: Path) -> Path | None:
+    """Where the data lie with all that makes the first step stale together with them; None outside of the repository.
+
+    A table's files may lie beside it: then the folder that the stage watches.
+    """
+    with _repo(root) as repo:
+        place = _watched(repo, root, data)
+        return place if _place(place).is_relative_to(_place(Path(repo.root_dir))) else None
+
+
 def recorded_digests(root: Path, data: Path) -> dict[str, str] | None:
     """md5 of every file in the data's folder (a table's own folder), by path relative to it, as DVC recorded them.
 
@@ -134,21 +145,54 @@ def outputs_at(root: Path, revision: str, outputs: Sequence[str], folder: Path) 
 
     Raises UserError where git doesn't know the revision, or neither git nor DVC's cache has one of them.
     """
-    from dvc.api import DVCFileSystem
-    from dvc.exceptions import DvcException
-    from dvc.scm import SCMError
-
-    with _repo(root) as repo:
-        repository = Path(repo.root_dir)
-    try:
-        files = DVCFileSystem(str(repository), rev=revision)
+    with _files_at(root, revision) as (files, project):
         for output in outputs:
             target = folder / output
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(files.cat_file((root.resolve() / output).relative_to(repository.resolve()).as_posix()))
+            target.write_bytes(files.cat_file(f"{project}{output}"))
+
+
+def folder_at(root: Path, revision: str, output: str, folder: Path) -> bytes:
+    """Copy all files of an output that is a folder into `folder`, as they were at a git revision.
+
+    Returns DVC's own list of them, as JSON, whose md5 is the output's in dvc.lock. Raises UserError where git doesn't
+    know the revision, or neither DVC's cache nor its remote has a file.
+    """
+    from dvc_data.hashfile.tree import Tree
+
+    with _files_at(root, revision) as (files, project):
+        tree, place = Tree(), f"{project}{output}"
+        for path, facts in files.find(place, detail=True).items():
+            name = Path(path).relative_to(place)
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            files.get_file(path, str(folder / name))
+            tree.add(name.parts, None, facts["dvc_info"]["entry"].hash_info)
+    listing: bytes = tree.as_bytes()
+    return listing
+
+
+@contextlib.contextmanager
+def _files_at(root: Path, revision: str) -> Iterator[tuple[Any, str]]:
+    """(DVC's file system of the repository at a revision, what stands before paths of the project in it)."""
+    from dvc.api import DVCFileSystem
+    from dvc.exceptions import DvcException
+    from dvc.scm import SCMError
+    from dvc_data.index import DataIndexDirError
+
+    with _repo(root) as repo:
+        repository = Path(repo.root_dir)
+    project = root.resolve().relative_to(repository.resolve()).as_posix()
+    try:
+        files = DVCFileSystem(str(repository), rev=revision)
+        try:
+            yield files, "" if project == "." else f"{project}/"
+        finally:
+            files.close()
     except SCMError as error:
         raise UserError(f"git knows no revision {revision!r} here ({error})") from error
-    except (DvcException, OSError) as error:
+    except (DvcException, DataIndexDirError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
         raise UserError(
             f"the results of revision {revision!r} are not at hand: {error}; check it out and run `tl run`, or "
             "`dvc fetch` where they were pushed"

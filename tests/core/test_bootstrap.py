@@ -8,7 +8,7 @@ from scipy.stats import binomtest
 from scipy.stats import t as student
 
 from tl_core.evaluation import Interval, evaluate_predictions
-from tl_core.evaluation.bootstrap import percentile_interval, resample_weights, units_of
+from tl_core.evaluation.bootstrap import percentile_interval, reach_of, resample_weights, units_of
 from tl_core.intervals import wilson
 from tl_core.types import Targets
 
@@ -60,6 +60,12 @@ def test_groups_are_drawn_whole_and_the_seed_decides_all() -> None:
         assert weights[0] + weights[1] + weights[3] == 3
     assert np.array_equal(drawn, list(resample_weights(units, 20, seed=1)))
     assert not np.array_equal(drawn, list(resample_weights(units, 20, seed=2)))
+
+
+@pytest.mark.parametrize("units", [4, 20, 300])
+def test_few_units_reach_as_far_as_student_says(units: int) -> None:
+    assert reach_of(0.9, units) == pytest.approx(student.ppf(0.95, units - 1) * (units / (units - 1)) ** 0.5, rel=0.01)
+    assert reach_of(0.9, None) == reach_of(0.9, 1) == pytest.approx(1.645, abs=1e-3)
 
 
 def test_groups_must_match_the_rows() -> None:

@@ -143,6 +143,21 @@ def test_a_damaged_head_is_told(trained: Workspace, timeseries: Registry, tmp_pa
         ModelBundle.load(copy, timeseries)
 
 
+def test_a_head_of_other_classes_is_told(trained: Workspace, timeseries: Registry, tmp_path: Path) -> None:
+    copy = changed(trained, tmp_path, lambda facts: facts["classes"].append("other"))
+    with pytest.raises(UserError, match="does not hold the weights of a head for the classes"):
+        ModelBundle.load(copy, timeseries)
+
+
+def test_all_that_lacks_in_its_facts_is_told(trained: Workspace, timeseries: Registry, tmp_path: Path) -> None:
+    def damage(facts: dict[str, object]) -> None:
+        del facts["classes"]
+        facts["backbone"] = None
+
+    with pytest.raises(FormatError, match="is damaged: no usable classes, backbone; train again or fetch it again"):
+        ModelBundle.load(changed(trained, tmp_path, damage), timeseries)
+
+
 def changed(trained: Workspace, tmp_path: Path, change) -> Path:  # type: ignore[no-untyped-def]
     copy = tmp_path / "model"
     shutil.copytree(trained.model, copy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ from tl_core.errors import UserError
 from tl_core.heads import linear_heads
 from tl_core.store import FeatureStore, Space
 from tl_core.training.contrastive import Pairs, contrastive
-from tl_core.training.job import Fitted, Job
+from tl_core.training.job import Fitted, Job, fit
+from tl_core.training.loop import Training
 from tl_core.types import Backbone, BackboneSpec, Identity, Loader, Prepared, Sample, Source, State, Targets, Task
 from tl_core.watch import watch_metric
 
@@ -199,8 +201,31 @@ def test_refuses_classes_of_single_samples(tmp_path: Path) -> None:
         contrastive(one.replace(train=firsts))
 
 
-def test_names_where_it_diverges(tmp_path: Path) -> None:
+def test_names_what_makes_it_diverge(tmp_path: Path) -> None:
     one = job(tmp_path)
     np.save(tmp_path / "3.npy", np.full(6, np.nan))
-    with pytest.raises(UserError, match=r"diverged in epoch 1, batch \d+: the loss is not finite; lower tune.lr"):
+    with pytest.raises(UserError, match=r"tuning diverged in epoch 1, batch \d+: .* nor is what 3.npy decode to; take"):
         contrastive(one)
+
+
+def test_names_what_helps_where_it_diverges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = job(tmp_path, warmup=0)
+    monkeypatch.setattr(Training, "step", lambda self, prepared, y, at: math.nan if at == (2, 1) else 0.5)
+    with pytest.raises(UserError, match=r"in epoch 2, batch 2: .*; lower tune.lr \(now 0.03\), or raise tune.warmup"):
+        contrastive(one)
+
+
+def test_goes_on_from_its_own_state_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = job(tmp_path, strategy="contrastive", epochs=3, save_minutes=0)
+    fitted = contrastive(one)
+
+    def no_step(*arguments: Any) -> float:
+        raise AssertionError("a step is taken")
+
+    monkeypatch.setattr(Training, "step", no_step)
+    again = contrastive(one)
+    assert weights(again) == weights(fitted)
+    assert again.facts == fitted.facts
+    for other in (one.tuned(strategy="finetune"), one.tuned(lr=0.02)):
+        with pytest.raises(AssertionError, match="a step is taken"):
+            fit(other)

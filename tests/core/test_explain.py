@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tl_core import Backbone, DecodeError, Head, Identity, Loader, Overlay, Prepared, Saliency, State, Targets
-from tl_core.explain import explain, explained
+from tl_core.explain import explain
 from tl_core.heads import linear_heads
 
 SIDE = 16
@@ -370,8 +370,8 @@ def test_what_can_not_be_explained_says_why(tmp_path: Path) -> None:
         assert found.error is not None
         assert reason in found.error
         assert found.html == f"<p>Can't tell what the model looked at: {html.escape(found.error)}.</p>"
-    fragments = explained(model, ["1", "x"], [["marked", "plain"], []])
-    assert fragments == ["<p>2</p>", "<p>Can't tell what the model looked at: nothing &lt;called&gt; x.</p>"]
+    assert explain(model, "1", ["marked", "plain"]).html == "<p>2</p>"
+    assert explain(model, "x", []).html == "<p>Can't tell what the model looked at: nothing &lt;called&gt; x.</p>"
 
 
 def test_the_same_again_and_nothing_is_left_behind() -> None:

@@ -36,8 +36,8 @@ import tl_core.steps, tl_core.bundle, tl_core.registry
     assert done.returncode == 0, done.stderr
 
 
-def test_only_the_five_packages_land_in_site_packages() -> None:
-    for project in [ROOT, *(ROOT / "plugins" / m for m in ("image", "text", "audio")), ROOT / "flows"]:
+def test_only_our_packages_land_in_site_packages() -> None:
+    for project in [ROOT, *(ROOT / "plugins" / m for m in ("image", "text", "audio", "mlflow")), ROOT / "flows"]:
         text = (project / "pyproject.toml").read_text()
         assert "tl_" in text.split("[tool.setuptools", 1)[1].split("[tool.ruff")[0]
         assert not any(f'"{name}"' in text.split("[tool.ruff")[0] for name in ("flows", "plugins", "tests"))

@@ -338,8 +338,8 @@ def told(task: Task = "multiclass", strategy: str = "probe", **gains: tuple[floa
             {"majority": (-0.101, -0.099), "random_init": (0.12, 0.2)},
         ),
         (
-            "can't tell it from always answering the training rows' mean: the features say little about these labels, "
-            "or the test samples are too few",
+            "can't tell the model from always answering the training rows' mean: the features say little about these "
+            "labels, or the test samples are too few",
             {"majority": (-0.1, 0.1), "random_init": (0.12, 0.2), "task": "regression"},
         ),
         (

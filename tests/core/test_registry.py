@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,6 +13,7 @@ from tl_core.errors import UserError
 from tl_core.hookspecs import hookimpl
 from tl_core.registry import Registry, load_registry
 from tl_core.types import BackboneSpec, Loader, Source
+from tl_core.workspace import Workspace
 
 
 class SoundLoader(Loader):
@@ -120,6 +123,7 @@ def test_a_plugin_that_fails_to_import_stops_nobody(monkeypatch: pytest.MonkeyPa
     class Point:
         def __init__(self, name: str, dist: str, result: Any) -> None:
             self.name = self.module = name
+            self.group = "tl.plugins"
             self.dist, self._result = Dist(dist), result
 
         def load(self) -> Any:
@@ -134,7 +138,7 @@ def test_a_plugin_that_fails_to_import_stops_nobody(monkeypatch: pytest.MonkeyPa
         Point("tl_twin", "tl-twin-a", good),
         Point("tl_twin", "tl-twin-b", good),
     ]
-    monkeypatch.setattr(registry_module, "entry_points", lambda group: points)
+    monkeypatch.setattr(registry_module, "entry_points", lambda group: [p for p in points if p.group == group])
     registry = load_registry()
     errors = {(p.name, p.dist): p.error for p in registry.plugins}
     assert errors[("tl_broken", "tl-broken")] == "ImportError: no torchfoo"
@@ -143,8 +147,25 @@ def test_a_plugin_that_fails_to_import_stops_nobody(monkeypatch: pytest.MonkeyPa
     assert [s.name for s in registry.backbones()] == ["g"]
 
 
-def test_a_failing_watcher_is_told_and_no_more() -> None:
+def test_a_watcher_may_watch_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    watches = module("tl_watches", tl_step_finished=lambda step: None)[1]
+    brings = module("tl_brings", tl_step_finished=lambda step: None, tl_backbones=lambda: [spec("b")])[1]
+    modules = {"tl_watches": watches, "tl_brings": brings}
+    for name, value in modules.items():
+        monkeypatch.setitem(sys.modules, name, value)
+    points = [EntryPoint(name, name, "tl.watchers") for name in modules]
+    monkeypatch.setattr(registry_module, "entry_points", lambda group: [p for p in points if p.group == group])
+    registry = load_registry()
+    assert {plugin.name: plugin.error for plugin in registry.plugins} == {
+        "tl_watches": None,
+        "tl_brings": "a plugin in the group tl.watchers has no tl_backbones; name it in the group tl.plugins",
+    }
+    assert registry.backbones() == []
+
+
+def test_a_failing_watcher_is_told_and_no_more(tmp_path: Path) -> None:
     seen: list[str] = []
+    workspace = Workspace(root=tmp_path / "birds", store=tmp_path, cache=tmp_path)
 
     def fails(step: str) -> None:
         raise RuntimeError("mail server is down")
@@ -153,10 +174,29 @@ def test_a_failing_watcher_is_told_and_no_more() -> None:
         [
             module("tl_fails", tl_step_finished=fails),
             module("tl_sees", tl_step_finished=lambda step, outputs: seen.append(f"{step} {outputs['n']}")),
+            module("tl_seeks", tl_step_finished=lambda workspace: seen.append(workspace.root.name)),
         ]
     )
-    assert registry.finished("tune", {"n": 3}) == ["plugin tl_fails failed in tl_step_finished: mail server is down"]
-    assert seen == ["tune 3"]
+    failed = registry.finished("tune", {"n": 3}, workspace)
+    assert failed == ["plugin tl_fails failed in tl_step_finished: mail server is down"]
+    assert sorted(seen) == ["birds", "tune 3"]
+
+
+def test_watchers_hear_how_a_retrain_ended(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def fails(outcome: dict[str, Any], project: Path) -> None:
+        raise OSError(f"no chat for {project.name}")
+
+    registry = load_registry(
+        [
+            module("tl_fails", tl_retrain_finished=fails),
+            module("tl_sees", tl_retrain_finished=lambda outcome: seen.append(outcome["state"])),
+        ]
+    )
+    failed = registry.retrained({"state": "refused"}, tmp_path / "birds")
+    assert failed == ["plugin tl_fails failed in tl_retrain_finished: no chat for birds"]
+    assert seen == ["refused"]
 
 
 def test_a_part_of_a_name_is_near_enough() -> None:

@@ -69,7 +69,7 @@ def test_what_makes_the_result_untrue_comes_first_and_five_are_enough() -> None:
         (Diagnostics(subgroups=(diagnosed.subgroups(),)), "Add rows where device is phone"),
         (Diagnostics(calibration=diagnosed.calibration()), "Calibrate the model"),
         (Diagnostics(unusual=diagnosed.unusual()), "Have people decide on unusual rows"),
-        (Diagnostics(robustness=diagnosed.robustness()), "Train with rows that have noise, if it occurs in use"),
+        (Diagnostics(robustness=diagnosed.robustness()), "Train with such rows as well, if they occur in use: noise"),
     ],
 )
 def test_each_finding_has_its_remedy(found: Diagnostics, title: str) -> None:
@@ -96,8 +96,21 @@ def test_the_transfer_verdict_follows_the_gains() -> None:
     assert titles(open_) == ["Get more test rows before deciding on pretraining"]
     nothing = with_gain(plain(), "majority", -0.05, 0.02)
     assert titles(nothing)[0] == "Look at the labels and the split before anything else"
+    few = with_gain(plain(), "majority", -0.01, 0.6)
+    assert titles(few)[0] == "Get more test rows before anything else"
+    beaten = with_gain(few, "random_init", -0.2, -0.1)
+    assert titles(beaten) == ["Try other backbones"]
+    said = {one.topic: one for one in verdicts(beaten.evaluation, beaten.strategy, None, None)}["Transfer"]
+    assert (said.word, said.text[-23:]) == ("hurts", "pretraining hurts here.")
     alone = dataclasses.replace(plain().evaluation, floors={})
     assert words(plain(evaluation=alone))["Transfer"] == "not compared"
+
+
+def test_what_only_looks_alike_is_not_called_a_copy() -> None:
+    found = diagnosed.leakage()
+    alike = dataclasses.replace(found, exact=0, shared_groups=(), shared_rows=0)
+    assert titles(plain(diagnostics=Diagnostics(leakage=alike))) == ["Look for copies between the splits"]
+    assert titles(plain(diagnostics=Diagnostics(leakage=found)))[0] == "Take out the copies between the splits"
 
 
 def test_the_checks_are_counted_by_what_they_come_to() -> None:

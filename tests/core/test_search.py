@@ -188,6 +188,11 @@ def test_the_storage_of_the_config_is_used(tmp_path: Path) -> None:
 
 
 def test_user_errors_name_the_key_and_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = finetune_job(tmp_path, 3).tuned(strategy="contrastive")
+    with pytest.raises(
+        UserError, match=r"'tune.search.trials' can't be 3 with tune.strategy=contrastive: .*; set it to 0"
+    ):
+        search(pairs)
     with pytest.raises(UserError, match=r"'tune.search.storage' can't be 'nowhere://x'.*give an Optuna storage URL"):
         search(probe_job(tmp_path, 2, search={"storage": "nowhere://x"}))
     monkeypatch.setitem(sys.modules, "optuna", None)

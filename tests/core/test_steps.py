@@ -15,6 +15,7 @@ import pytest
 from tl_core.config import RunConfig, validate
 from tl_core.errors import UserError
 from tl_core.registry import Registry
+from tl_core.report import ReportFacts
 from tl_core.steps import evaluate, extract, select, tune, version
 from tl_core.steps.select import candidates
 from tl_core.workspace import Workspace
@@ -53,8 +54,25 @@ def test_the_whole_way(timeseries: Registry, waves: Path, tmp_path: Path) -> Non
     assert done["select"]["chosen"] == "gaussian-derivatives"
     assert done["extract"]["computed"] + done["extract"]["reused"] == 90
     assert done["tune"]["strategy"] == "probe"
-    for name in ("report.html", "report.json", "predictions.parquet"):
+    for name in ("report.html", "report.json", "predictions.parquet", "model_card.md"):
         assert (ws.step("evaluate") / name).stat().st_size > 0
+    diagnostics = ReportFacts.load(ws.step("evaluate") / "report.json").diagnostics
+    assert diagnostics is not None
+    assert diagnostics.calibration is not None
+    assert diagnostics.skipped == ("groups: no column (data.group, data.attributes) has two values of ten test rows",)
+
+
+def test_what_is_not_looked_at_is_told(timeseries: Registry, waves: Path, tmp_path: Path) -> None:
+    def skipped(name: str, **settings_of: Any) -> tuple[str, ...] | None:
+        ws = workspace(tmp_path, name)
+        pipeline(settings(waves, evaluate=settings_of), timeseries, ws)
+        found = ReportFacts.load(ws.step("evaluate") / "report.json").diagnostics
+        return None if found is None else found.skipped
+
+    assert skipped("off", diagnostics=False) is None
+    told = skipped("no robustness", robustness=0, baseline=False, explain=0)
+    assert told is not None
+    assert told[-1] == "robustness: evaluate.robustness is 0"
 
 
 def test_the_same_bytes_again_and_nothing_computed(timeseries: Registry, waves: Path, tmp_path: Path) -> None:

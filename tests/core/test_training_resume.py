@@ -28,6 +28,15 @@ CASES: dict[str, dict[str, Any]] = {
     "lp_ft": {"save_minutes": 0, "strategy": "lp_ft", "wise": 0.7, "l2_sp": 0.1, "layer_decay": 0.5},
     "gradual": {"batch_norm": "update", "save_minutes": 60, "strategy": "gradual", "epochs": 6, "memory_batch": 3},
     "lora": {"save_minutes": 0, "update": "lora", "precision": "float16", "label_smoothing": 0.1},
+    "contrastive": {
+        "save_minutes": 0,
+        "strategy": "contrastive",
+        "batch_norm": "update",
+        "ema": 0.9,
+        "wise": 0.7,
+        "epochs": 4,
+        "memory_batch": 2,
+    },
     "search": {"save_minutes": 0, "search": {"trials": 12}},
 }
 
@@ -58,5 +67,6 @@ def test_a_search_had_trials_to_end_early(told: dict[str, dict[str, Any]]) -> No
     assert json.loads(told["search"]["whole"])["pruned"] > 0
 
 
-def test_either_signal_was_among_them(told: dict[str, dict[str, Any]]) -> None:
-    assert {number for case in told.values() for number in case["by"]} == {signal.SIGKILL, signal.SIGTERM}
+def test_each_signal_was_among_them(told: dict[str, dict[str, Any]]) -> None:
+    signals = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT}
+    assert {number for case in told.values() for number in case["by"]} == signals

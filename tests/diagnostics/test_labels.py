@@ -98,6 +98,39 @@ def test_features_that_say_nothing_of_the_labels_say_nothing_of_wrong_ones() -> 
     assert result.text.startswith("Can't tell wrong labels from hard samples")
 
 
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+@pytest.mark.parametrize("distance", [0.0, 1.0])
+def test_labels_of_rare_classes_are_not_called_wrong_for_being_rare(task: Any, distance: float) -> None:
+    """A weak probe gives every row the usual answer; those of another class contradict it, and are right."""
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        case = data(0.0, seed=seed)
+        marks = rng.random((800, 3)) < 0.06
+        case["features"] = rng.normal(size=(800, 40)).astype(np.float32)
+        case["features"][:, :3] += distance * marks
+        if task == "multilabel":
+            case |= {"truth": marks.astype(np.float32), "targets": Targets("multilabel", TARGETS.classes[:3])}
+        else:
+            case |= {"truth": marks[:, 0].astype(np.int64), "targets": Targets("multiclass", TARGETS.classes[:2])}
+        result = found(case)
+        assert result.state != "warn"
+        assert result.share.low == 0
+        assert result.found <= 2
+
+
+def test_wrong_labels_are_counted_also_where_classes_are_rare() -> None:
+    rng = np.random.default_rng(0)
+    case = data(0.0)
+    true = rng.choice(4, p=[0.85, 0.05, 0.05, 0.05], size=800)
+    case["features"] += 5.0 * np.eye(4, 20, dtype=np.float32)[true]
+    case["truth"] = true
+    wrong = flip(case, 0.05)
+    result = found(case)
+    assert result.state == "warn"
+    assert result.share.low <= 0.05 <= result.share.high
+    assert np.mean([wrong[suspect.row - 50] for suspect in result.suspects]) > 0.8
+
+
 def test_clean_labels_that_are_easy_are_ok_with_an_upper_bound() -> None:
     result = found(data(6.0))
     assert (result.state, result.found) == ("ok", 0)

@@ -96,8 +96,8 @@ def test_planted_harm_is_found_and_grows_with_severity() -> None:
         assert change.value == pytest.approx(after.value - 1)
         assert change.low < change.value < change.high < 0
     assert all(change.value == 0 and change.low < 0 < change.high for _, _, change in nothing.points)
-    assert found.text.startswith("Even mild drift costs: accuracy goes from 1.000 to 0.9")
-    assert "on 100 test rows. At severity 5 drift costs most" in found.text
+    assert found.text.startswith("Even mild harm costs: by drift accuracy goes from 1.000 to 0.9")
+    assert "on 100 test rows. At severity 5 accuracy loses most by drift" in found.text
 
 
 def test_harmless_kinds_are_fine() -> None:
@@ -113,8 +113,8 @@ def test_few_rows_can_not_tell() -> None:
     assert lost_one is not None
     assert lost_three is not None
     assert (lost_one.state, lost_three.state) == ("unclear", "unclear")
-    assert lost_one.text.startswith("12 test rows can't tell whether mild harm costs: under mild drift accuracy goes")
-    assert lost_three.text.startswith("Mild drift may cost: accuracy goes from 1.000 to 0.750")
+    assert lost_one.text.startswith("12 test rows can't tell whether mild harm costs: by drift accuracy goes")
+    assert lost_three.text.startswith("Mild harm may cost: by drift accuracy goes from 1.000 to 0.750")
     assert "so few rows can bring that about by chance" in lost_three.text
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,13 +11,13 @@ from pydantic import TypeAdapter
 
 from tl_core.diagnostics.results import Shift, ShiftTest
 from tl_core.diagnostics.separation import on_axes, other_balance, separate
-from tl_core.diagnostics.shift import MOST_GROUPS, shift, two_samples
+from tl_core.diagnostics.shift import MOST_GROUPS, TwoSets, shift, version_shift
 from tl_core.types import Targets
 
 TWO = Targets("multiclass", ("no", "yes"))
 TAGS = Targets("multilabel", ("a", "b"))
 VALUE = Targets("regression")
-QUICK = {"permutations": 150, "resamples": 20}
+QUICK: dict[str, Any] = {"permutations": 150, "resamples": 20}
 
 
 def rows(rng: np.random.Generator, n: int, truth: np.ndarray | None = None) -> np.ndarray:
@@ -39,6 +40,14 @@ def alarm(found: Shift | None) -> bool:
     return found.state == "warn" or any(word in test.text for test in found.tests for word in words)
 
 
+def told(first: np.ndarray, second: np.ndarray, **how: Any) -> ShiftTest:
+    """Two sets of one class."""
+    count = len(first) + len(second)
+    two = TwoSets("a against b", np.concatenate([first, second]), np.arange(count) < len(first), np.zeros(count, int))
+    (test,) = version_shift([two], TWO, **how)
+    return test
+
+
 @pytest.mark.parametrize("targets", [TWO, TAGS, VALUE])
 def test_random_splits_and_groups_rarely_alarm(targets: Targets) -> None:
     alarms = 0
@@ -52,8 +61,7 @@ def test_random_splits_and_groups_rarely_alarm(targets: Targets) -> None:
         elif targets is VALUE:
             truth = truth + rng.normal(size=260)
         site = {"site": rng.choice(list("abc"), 260).tolist()}
-        added = rng.random(260) < 0.3
-        alarms += alarm(shift(x, drawn(rng, 260), truth, targets, attributes=site, added=added, seed=seed, **QUICK))
+        alarms += alarm(shift(x, drawn(rng, 260), truth, targets, attributes=site, seed=seed, **QUICK))
     assert alarms <= 7  # a tenth is allowed on average
 
 
@@ -71,6 +79,54 @@ def test_splits_by_whole_groups_rarely_alarm() -> None:
         )  # fmt: skip
         alarms += alarm(found)
     assert alarms <= 6
+
+
+@pytest.mark.parametrize("own_class", [False, True])
+def test_groups_that_lie_in_both_sets_and_in_one_rarely_alarm(own_class: bool) -> None:
+    """New rows are of new groups and of former ones; a column of the groups has mistakes."""
+    alarms = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        group = np.arange(240) // 10
+        truth = rng.integers(2, size=24)[group] if own_class else rng.integers(2, size=240)
+        x = rows(rng, 240, truth) + 3 * rows(rng, 24)[group]
+        groups = [str(g) for g in group]
+        added = (group < 6) | (rng.random(240) < 0.2)
+        two = TwoSets("new rows against former ones", x, added, truth, groups=groups)
+        version = Shift("ok", "", version_shift([two], TWO, seed=seed, **QUICK))
+        sex = np.where(rng.random(240) < 0.03, "?", rng.choice(["f", "m"], 24)[group]).tolist()
+        column = shift(x, ["train"] * 240, truth, TWO, attributes={"sex": sex}, groups=groups, seed=seed, **QUICK)
+        alarms += alarm(version) + alarm(column)
+    assert alarms <= 14  # of 80
+
+
+def test_a_split_that_is_one_group_can_not_tell() -> None:
+    rng = np.random.default_rng(11)
+    group = np.arange(240) // 30
+    x = rows(rng, 240) + 3 * rows(rng, 8)[group]
+    splits = np.where(group == 0, "test", "train").tolist()
+    found = shift(x, splits, rng.integers(2, size=240), TWO, groups=[str(g) for g in group], **QUICK)
+    assert found is not None
+    (test,) = found.tests
+    assert test.p >= 1 / 8 - 0.05  # eight groups could have been the one
+    assert test.state == "unclear"
+    assert test.text.endswith("They come from too few groups to say.")
+
+
+def test_what_differs_within_groups_is_found() -> None:
+    rng = np.random.default_rng(12)
+    group = np.arange(240) // 10
+    device = rng.choice(["old", "new"], 240)
+    x = rows(rng, 240) + 3 * rows(rng, 24)[group]
+    x[device == "new", :5] += 3
+    names = {"device": device.tolist()}
+    found = shift(
+        x, ["train"] * 240, rng.integers(2, size=240), TWO, attributes=names, groups=[str(g) for g in group], **QUICK
+    )
+    assert found is not None
+    (test,) = found.tests
+    assert (test.state, test.p) == ("warn", min(test.p, 0.02))
+    assert test.auc.low > 0.6
 
 
 def test_a_moved_group_is_found_with_its_cost() -> None:
@@ -124,8 +180,9 @@ def test_another_balance_of_classes_is_no_shift_of_features() -> None:
         assert test.state == "warn"
         apart += "Only their classes are in another balance: " not in test.text
     assert apart <= 3
-    blind = two_samples(x[:300], x[300:], "train against test", "split", **QUICK)
-    assert blind.p < 0.01  # whoever can't see the classes takes it for a shift
+    blind = shift(x, ["train"] * 300 + ["test"] * 200, None, TWO, **QUICK)
+    assert blind is not None
+    assert blind.tests[0].p < 0.01  # whoever can't see the classes takes it for a shift
     assert "told apart" in blind.text
 
 
@@ -135,9 +192,8 @@ def test_the_class_that_moved_is_named() -> None:
     x = rows(rng, 900)
     added = rng.random(900) < 0.4
     x[added & (truth == 1), :20] += 3
-    found = shift(x, ["train"] * 900, truth, Targets("multiclass", ("a", "b", "c")), added=added)
-    assert found is not None
-    (test,) = found.tests
+    two = TwoSets("new rows against former ones", x, added, truth)
+    (test,) = version_shift([two], Targets("multiclass", ("a", "b", "c")))
     assert (test.name, test.kind, test.state) == ("new rows against former ones", "version", "warn")
     assert test.rows == (int(added.sum()), int((~added).sum()))
     assert test.classes[0][0] == "b"
@@ -145,10 +201,39 @@ def test_the_class_that_moved_is_named() -> None:
     assert "Most moved: 'b'" in test.text
 
 
+def test_versions_rarely_alarm() -> None:
+    alarms = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        truth = rng.integers(2, size=200)
+        x = rows(rng, 200, truth)
+        sets = [TwoSets(name, x, rng.random(200) < 0.3, truth) for name in ("added", "removed")]
+        alarms += alarm(Shift("ok", "", version_shift(sets, TWO, seed=seed, **QUICK)))
+    assert alarms <= 7  # a tenth is allowed on average
+
+
+def test_what_a_version_costs_is_told_where_rows_are_predicted() -> None:
+    rng = np.random.default_rng(11)
+    truth = rng.integers(2, size=500)
+    x, first = rows(rng, 500, truth), np.arange(500) < 200
+    x[first, :5] += 3
+    predicted = np.arange(100, 400)  # 100 of the first set, 200 of the second
+    right = rng.random(300) < np.where(first[predicted], 0.5, 0.95)
+    said = np.eye(2)[np.where(right, truth[predicted], 1 - truth[predicted])]
+    two = TwoSets("new rows against former ones", x, first, truth, said, predicted)
+    (test,) = version_shift([two], TWO, **QUICK)
+    assert test.cost is not None
+    assert test.cost.value == pytest.approx(right[:100].mean() - right[100:].mean(), abs=1e-6)
+    assert test.cost.high < 0
+    assert "There, accuracy is" in test.text
+    (alike,) = version_shift([TwoSets("the same", x, rng.random(500) < 0.5, truth)], TWO, **QUICK)
+    assert alike.cost is None
+
+
 def test_a_change_of_spread_alone_is_seen_by_kernel_means() -> None:
     rng = np.random.default_rng(3)
     first, second = rng.normal(size=(300, 20)), 2 * rng.normal(size=(300, 20))
-    found = two_samples(first.astype(np.float32), second.astype(np.float32), "a against b", "split")
+    found = told(first.astype(np.float32), second.astype(np.float32))
     assert found.mmd_p < 0.01
     assert found.state == "warn"
     assert "the rows differ, in a way that a linear classifier does not see" in found.text
@@ -190,19 +275,17 @@ def test_too_few_groups_can_not_tell() -> None:
 def test_too_few_rows_and_classes_that_never_meet() -> None:
     rng = np.random.default_rng(6)
     x = rows(rng, 120)
-    few = two_samples(x[:15], x[15:], "a against b", "group")
+    few = told(x[:15], x[15:])
     assert few.state == "unclear"
     assert few.text == "A against b: too few rows of the same classes to compare (15 and 105 rows)."
-    apart = two_samples(
-        x[:60], x[60:], "a against b", "group", y_first=np.zeros(60, int), y_second=np.ones(60, int), targets=TWO
-    )
+    (apart,) = version_shift([TwoSets("a against b", x, np.arange(120) < 60, np.arange(120) // 60)], TWO)
     assert apart.state == "unclear"
     assert shift(x, ["train"] * 120, None, TWO) is None
 
 
 def test_rows_that_are_all_the_same_are_alike() -> None:
     same = np.ones((40, 8), np.float32)
-    test = two_samples(same, same, "a against b", "split", **QUICK)
+    test = told(same, same, **QUICK)
     assert (test.auc.value, test.p, test.mmd_p) == (0.5, 1.0, 1.0)
     assert "no difference" in test.text or "can't tell" in test.text
 
@@ -248,8 +331,7 @@ def test_small_and_large_shifts(moved: float, found: str) -> None:
     rng = np.random.default_rng(9)
     first, second = rng.normal(size=(900, 30)), rng.normal(size=(900, 30))
     first[:, 0] += moved
-    test = two_samples(first.astype(np.float32), second.astype(np.float32), "a against b", "split")
-    assert isinstance(test, ShiftTest)
+    test = told(first.astype(np.float32), second.astype(np.float32))
     assert found in test.text
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
-from tl_core.diagnostics.gaps import Rated
+from tl_core.diagnostics.gaps import Rated, gaps
 from tl_core.diagnostics.results import Subgroups
 from tl_core.diagnostics.subgroups import OTHERS, subgroups
 from tl_core.evaluation.bootstrap import units_of
@@ -114,6 +114,24 @@ def test_small_and_missing_values_are_said() -> None:
     assert found.text.endswith(" 1 value of too few rows: only counted among the others.")
 
 
+def test_few_groups_reach_further() -> None:
+    """Four groups, right on 40 to 100%, against forty that are all right on 80%: only the four tell a spread."""
+    share = np.r_[0.4, 0.6, 0.8, 1.0, np.full(40, 0.8)]
+    right = (np.arange(25) < 25 * share[:, None]).ravel()
+    group = np.repeat(np.arange(44), 25)
+    rated = Rated("multiclass", right.astype(np.float64), np.ones(len(right)))
+    (found,) = gaps(
+        rated, np.where(group < 4, 0, -1), comparisons=1, confidence=0.9, resamples=2000, seed=0,
+        groups=[f"g{number}" for number in group],
+    )  # fmt: skip
+    deviation = share[:4].std() / 2  # of a resample's mean
+    reach = 2.353 * (4 / 3) ** 0.5 * deviation  # Student's quantile of three degrees of freedom
+    assert found.gap.value == pytest.approx(-0.1)
+    assert reach <= found.gap.high - found.gap.value <= 1.2 * reach  # how many of the four are drawn varies as well
+    assert found.score.low < 0.5
+    assert found.score.high > 0.9
+
+
 def test_a_value_that_is_a_single_group_is_no_proof() -> None:
     rng = np.random.default_rng(4)
     said, truth = answers(rng, np.r_[rng.random(100) < 0.4, rng.random(300) < 0.95])
@@ -178,7 +196,7 @@ def test_values_that_are_alike_are_not_worse_for_it() -> None:
     worse = subgroups(said + np.where(narrow, 2.0, 0.0), truth, VALUE, names, "range")
     assert worse is not None
     assert worse.worst == "narrow"
-    assert "of R² lower" in worse.text
+    assert "0.73 to 0.92 lower" in worse.text
 
 
 def test_labels_of_one_value_may_be_missed() -> None:

@@ -34,9 +34,11 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 CACHE = ("info", "verify", "gc", "export", "import")
+REGISTRY = ("list", "show", "history", "register", "promote", "rollback", "diff")
+NESTED = [*(["cache", name] for name in CACHE), *(["registry", name] for name in REGISTRY)]
 
 
-@pytest.mark.parametrize("command", [[], *([name] for name in cli._COMMANDS), *(["cache", name] for name in CACHE)])
+@pytest.mark.parametrize("command", [[], *([name] for name in cli._COMMANDS), *NESTED])
 def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*command, "--help"]) == 0
     assert "Usage: tl" in capsys.readouterr().out

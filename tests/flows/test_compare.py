@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import shutil
 import subprocess
@@ -16,8 +17,10 @@ import pyarrow as pa
 import pytest
 from tl_flows import cli
 from tl_flows.commands.compare import find_runs
+from tl_flows.project import outside_workspace
 from tl_flows.versioning import initialise
 
+from tl_core.config import RunConfig
 from tl_core.errors import FormatError, UserError
 from tl_core.evaluation import evaluate_predictions, predictions_table, write_predictions
 from tl_core.manifest import Manifest
@@ -30,6 +33,7 @@ from tl_core.report import (
     compare_runs,
     render_comparison,
 )
+from tl_core.store import FeatureStore, Space
 from tl_core.types import Targets
 
 CLASSES = ("cat", "cow", "dog")
@@ -76,7 +80,7 @@ class Made:
             title=f"Image: {self.backbone}",
             modality="image",
             data=DataFacts(version, manifest.counts()),
-            backbone=BackboneFacts(self.backbone, "package", f"print of {self.backbone}"),
+            backbone=BackboneFacts(self.backbone, "package", f"print-of-{self.backbone}"),
             strategy="probe",
             evaluation=evaluation,
             provenance={"torch": self.torch},
@@ -136,7 +140,7 @@ def test_a_better_run_is_told_with_all_that_differs(two: tuple[Path, Path]) -> N
     assert [(c.key, c.first, c.second) for c in pair.config] == [("select.preset", "balanced", "best")]
     assert {c.key: (c.first, c.second) for c in pair.made_of} == {
         "backbone": ("resnet18", "vit"),
-        "fingerprint": ("print of resnet18", "print of vit"),
+        "fingerprint": ("print-of-resnet18", "print-of-vit"),
         "torch": ("2.9", "2.10"),
     }
     assert (pair.data.added, pair.data.removed, pair.data.unchanged) == (0, 0, ROWS)
@@ -261,6 +265,33 @@ def test_the_command_prints_and_writes_a_page(two: tuple[Path, Path], capsys: py
     assert "<script" not in page
     assert cli.main(["compare", "old", "new", "--html", "sub/page.html"]) == 0
     assert (two[0].parent / "sub" / "page.html").read_text(encoding="utf-8") == page
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_rows_that_only_one_run_has_are_compared_by_stored_features(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], named: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    digests = [hashlib.md5(str(i).encode(), usedforsecurity=False).hexdigest() for i in range(ROWS)]
+    Made(ANIMALS, LABELS[:60], said(LABELS[:60], 0.2), digests=digests[:60]).write(tmp_path / "old")
+    made(0.2, digests=digests).write(tmp_path / "new")
+    features = np.random.default_rng(0).normal(size=(ROWS, 8)).astype(np.float32)
+    features[60:] += 3
+    store = FeatureStore(tmp_path / "elsewhere" if named else outside_workspace(tmp_path / "old", RunConfig()).store)
+    with store.writer(Space("print-of-resnet18", "end", "float32"), (8,), features.dtype, "test") as writer:
+        writer.append(digests, features)
+    kept = {path: path.read_bytes() for path in store.root.rglob("*") if path.is_file()}
+    assert cli.main(["compare", "old", "new", *(["--store", "elsewhere"] if named else [])]) == 0
+    told = capsys.readouterr().out
+    sentence = "Rows that only new has against those of old: the rows can be told apart by their features (AUC "
+    assert f"data: 60 added, 60 unchanged\nshift: {sentence}" in told
+    assert f"<b>Shift.</b> {sentence}" in Path("old", "compare.html").read_text(encoding="utf-8")
+    assert {path: path.read_bytes() for path in store.root.rglob("*") if path.is_file()} == kept
+    if named:
+        assert cli.main(["compare", "old", "new"]) == 0
+        assert "shift: 120 of 120 rows were left out, because their features of resnet18 are not in " in (
+            capsys.readouterr().out
+        )
 
 
 def test_json_is_all_that_is_printed(two: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:

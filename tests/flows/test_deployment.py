@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -11,43 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tl_flows import prefect_env
+from scheduling import scheduling_server
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A Prefect server with its scheduler, as `prefect server start` runs it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    for name, value in {**prefect_env.QUIET, "PREFECT_HOME": str(tmp_path / "home")}.items():
-        monkeypatch.setenv(name, value)
-    command = [
-        sys.executable,
-        "-m",
-        "prefect",
-        "server",
-        "start",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--no-ui",
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}/api"
-    try:
-        end = time.monotonic() + 90
-        while not prefect_env.answers(url, 1.0):
-            assert process.poll() is None
-            assert time.monotonic() < end
-            time.sleep(0.1)
+    """A Prefect server with its scheduler."""
+    with scheduling_server(tmp_path / "home", monkeypatch) as url:
         yield url
-    finally:
-        process.terminate()
-        process.wait()
 
 
 @pytest.mark.slow
@@ -65,8 +37,8 @@ def test_the_deployment_is_accepted_and_its_schedule_creates_runs(server: str, t
         return done.stdout
 
     prefect("work-pool", "create", "local", "--type", "process")
-    assert "'tl/retrain' successfully created" in " ".join(prefect("deploy", "--all").split())
+    assert "'tl-retrain/nightly' successfully created" in " ".join(prefect("deploy", "--all").split())
     end = time.monotonic() + 60
-    while "SCHEDU" not in (listed := prefect("flow-run", "ls", "--flow-name", "tl")):
+    while "SCHEDU" not in (listed := prefect("flow-run", "ls", "--flow-name", "tl-retrain")):
         assert time.monotonic() < end, listed
         time.sleep(1)

@@ -167,5 +167,6 @@ def test_a_record_of_the_installed_code_is_kept_true(dvc_project: Path) -> None:
     open_project(dvc_project, {})
     first = record.read_bytes()
     assert b"tl_text" in first
+    assert b"tl_mlflow" not in first  # it only watches, and can change no result
     open_project(dvc_project, {})
     assert record.read_bytes() == first

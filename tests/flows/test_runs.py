@@ -123,12 +123,15 @@ def test_the_timed_report_is_the_steps_own_with_seconds(tmp_path: Path, monkeypa
     @dataclasses.dataclass(frozen=True)
     class Facts:
         run: Any = None
+        cpu: Any = None
 
     monkeypatch.setattr(report.ReportFacts, "load", lambda path: Facts())
-    monkeypatch.setattr(report, "render_report", lambda facts: str(dict(facts.run)))
+    monkeypatch.setattr(report, "render_report", lambda facts: f"{facts.run} {facts.cpu}")
     workspace = Workspace(tmp_path, tmp_path, tmp_path)
     with pytest.raises(UserError, match=r"no report in .*; `tl run` makes one"):
         runs.render_timed(workspace, tmp_path / "report.html")
     write_json(workspace.step("evaluate") / "report.json", {})
-    write_json(workspace.run_file("tune"), {"seconds": 2.5})
-    assert runs.render_timed(workspace, tmp_path / "report.html").read_text() == "{'tune': 2.5}"
+    write_json(workspace.run_file("tune"), {"seconds": 2.5})  # of a tl that told no CPU seconds
+    write_json(workspace.run_file("evaluate"), {"seconds": 4.0, "cpu_seconds": 6.5})
+    page = runs.render_timed(workspace, tmp_path / "report.html").read_text()
+    assert page == "{'tune': 2.5, 'evaluate': 4.0} {'evaluate': 6.5}"

@@ -93,7 +93,7 @@ def test_tl_select_prints_it(value: dict[str, Any], tmp_path: Path, monkeypatch:
         return {"chosen": value["chosen"], "why": value["why"], "seconds": 3.14, "notes": ["a note"]}
 
     class Silent:
-        def finished(self, step: str, outputs: dict[str, Any]) -> list[str]:
+        def finished(self, step: str, outputs: dict[str, Any], workspace: Any) -> list[str]:
             return []
 
     monkeypatch.setattr(tl_core.steps, "select", select)

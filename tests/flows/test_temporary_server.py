@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from tl_flows.flow_session import FlowSession
 from tl_flows.prefect_env import Server
 from tl_flows.stage_process import StageError
-from tl_flows.temporary_server import TemporaryServer
+from tl_flows.temporary_server import LocalServer
 
 from tl_core.errors import UserError
 
@@ -78,7 +78,7 @@ def test_a_run_is_quiet_and_recorded_and_leaves_no_server_when_it_is_killed(tmp_
 def test_a_server_that_can_not_start_names_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (tmp_path / "uvicorn.py").write_text("raise SystemExit('no server today')\n")
-    server = TemporaryServer(tmp_path / "home")
+    server = LocalServer(tmp_path / "home")
     starting = FileLock(tmp_path / "home" / "starting.lock")
     try:
         started = time.monotonic()
@@ -109,7 +109,7 @@ def test_after_a_server_that_did_not_start_no_other_call_waits_for_it(
             raise StageError("did not start")
 
     starts: list[Path] = []
-    monkeypatch.setattr("tl_flows.flow_session.TemporaryServer", Dead)
+    monkeypatch.setattr("tl_flows.flow_session.LocalServer", Dead)
     monkeypatch.setattr("tl_flows.prefect_env.find_server", lambda: Server(None, {}))
     monkeypatch.setattr("tl_flows.prefect_env.configure", lambda *_: None)
     monkeypatch.setitem(sys.modules, "tl_flows.flow", SimpleNamespace(pipeline=None))

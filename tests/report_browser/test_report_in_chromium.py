@@ -140,7 +140,7 @@ def test_a_row_that_a_gallery_shows_stands_in_the_file_once_and_on_the_page_twic
     message = "hi can you cancle my last order and give me the money back pls"
     assert pages["everything to act on"].read_text(encoding="utf-8").count(message) == 1
     tab.open(pages["everything to act on"])
-    assert tab.value("document.querySelector('#rows a.twin').parentElement.textContent").endswith(message)
+    assert tab.value("document.querySelector('#rows a.twin').parentElement.textContent").startswith(message)
     assert tab.value(f"document.body.innerText.split({message!r}).length") == 3
 
 

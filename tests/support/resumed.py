@@ -79,6 +79,7 @@ def run(job: Job, result: Path, at: int | None = None, number: int = signal.SIGK
     """
     child = os.fork()
     if child == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # so that the status tells of it, as of the others
         if at is not None:
             kill(at, number, saving)
         try:
@@ -107,7 +108,7 @@ def main(root: Path, cases: dict[str, dict[str, Any]]) -> None:
         run(job.replace(state=folder / "undisturbed"), folder / "whole")
         rng, killed = random.Random(seed), []
         while not killed or killed[-1]:
-            number = rng.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM])
+            number = rng.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
             saving = number == signal.SIGKILL and rng.random() < 0.3
             at = rng.randint(2, 12) if len(killed) < KILLS else None
             killed.append(run(job, folder / "result", at, number, saving))

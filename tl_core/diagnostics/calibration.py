@@ -15,6 +15,7 @@ from tl_core.evaluation import Interval
 from tl_core.evaluation.bootstrap import (
     Floats,
     Ints,
+    count_of,
     percentile_interval,
     resample_weights,
     units_of,
@@ -66,13 +67,15 @@ def calibration(
         confidence,
         float(units.max() + 1),
     )
-    offset = _offset(whole, parts, units, confidence)
+    counts = [count_of(way) for way in ways]
+    offset = _offset(whole, parts, units, confidence, counts)
     single = len(pool.which) == len(truth) and len(np.unique(units)) == len(truth)
     p_error, p_offset = chance(pool, whole, None if single else units, resamples, seed)
     found = len(truth) >= BIN_ROWS and min(p_error, p_offset) < (1 - confidence) / 2
     state = _state(found, error, offset)
     log_loss, brier = (
-        percentile_interval(float(pool.scores[:, i].mean()), parts.scores[..., i], confidence, None) for i in range(2)
+        percentile_interval(float(pool.scores[:, i].mean()), parts.scores[..., i], confidence, None, units=counts)
+        for i in range(2)
     )
     return Calibration(
         state=state,
@@ -83,8 +86,29 @@ def calibration(
         log_loss=log_loss,
         brier=brier,
         temperature=temperature,
-        bins=_bins(pool, whole, parts, units, confidence),
+        bins=_bins(pool, whole, parts, ways, confidence),
     )
+
+
+def error_draws(
+    predictions: npt.NDArray[np.floating],
+    truth: npt.NDArray[np.generic],
+    targets: Targets,
+    ways: Sequence[Ints],
+    *,
+    resamples: int,
+    seed: int,
+) -> tuple[float, Floats]:
+    """The calibration error as `calibration` gives it, and on resamples of each way, [ways, R].
+
+    Of several models on the same rows with the same ways and seed, draw by draw the same resample.
+    """
+    pool = _Pool.of(predictions.astype(np.float64), truth, targets)
+    parts = pool.parts(np.stack([[w @ pool.table for w in resample_weights(way, resamples, seed)] for way in ways]))
+    spread = np.nanvar(parts.gap, axis=1).max(axis=0)
+    whole = pool.parts(pool.table.sum(axis=0))
+    error = float(corrected_error(whole.gap, whole.share, spread))
+    return error, corrected_error(parts.gap, parts.share, 2 * spread)
 
 
 def corrected_error(gap: Floats, share: Floats, spread: Floats) -> Floats:
@@ -227,17 +251,19 @@ def _equal_mass(sure: Floats) -> Ints:
     return which.astype(np.int64)
 
 
-def _offset(whole: _Parts, parts: _Parts, units: Ints, confidence: float) -> Interval:
+def _offset(whole: _Parts, parts: _Parts, units: Ints, confidence: float, counts: Sequence[int]) -> Interval:
     """Mean confidence minus accuracy; where all decisions are right (or wrong) their share has Wilson's interval."""
     sure, right = float(whole.mean_confidence), float(whole.mean_accuracy)
     if 0 < right < 1:
-        return percentile_interval(sure - right, parts.mean_confidence - parts.mean_accuracy, confidence, None)
+        offsets = parts.mean_confidence - parts.mean_accuracy
+        return percentile_interval(sure - right, offsets, confidence, None, units=counts)
     low, high = wilson(right, float(units.max() + 1), confidence)
     return Interval.of(sure - right, sure - high, sure - low, "wilson")
 
 
-def _bins(pool: _Pool, whole: _Parts, parts: _Parts, units: Ints, confidence: float) -> tuple[Bin, ...]:
+def _bins(pool: _Pool, whole: _Parts, parts: _Parts, ways: Sequence[Ints], confidence: float) -> tuple[Bin, ...]:
     inside = pool.table[:, : pool.bins] > 0  # [N, bins]
+    counts = [[len(np.unique(way[has])) for way in ways] for has in inside.T]
     return tuple(
         Bin(
             low=round(float(pool.confidences[pool.which == b].min()), 6),
@@ -248,7 +274,8 @@ def _bins(pool: _Pool, whole: _Parts, parts: _Parts, units: Ints, confidence: fl
                 float(whole.accuracy[b]),
                 parts.accuracy[..., b],
                 confidence,
-                float(len(np.unique(units[inside[:, b]]))),
+                float(counts[b][0]),
+                units=counts[b],
             ),
         )
         for b in range(pool.bins)

@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
 
 from tl_core.evaluation import Interval
-from tl_core.evaluation.bootstrap import Floats, Ints, Numbers, percentile_interval, resample_weights, units_of
+from tl_core.evaluation.bootstrap import (
+    Floats,
+    Ints,
+    Numbers,
+    percentile_interval,
+    reach_of,
+    resample_weights,
+    units_of,
+)
 from tl_core.types import Targets, Task
 
 AT_ONCE = 64  # resamples in memory
@@ -73,8 +80,9 @@ def gaps(
     """The gap of each part to all rows outside it; codes: int64 [N], the row's part, -1 where it is in none.
 
     All parts are looked at on the same resamples, of rows and where groups are given also of whole groups: the wider
-    counts. A gap's interval holds together with those of all `comparisons` (Šidák, JASA 1967) and is never narrower
-    than by the spread that rows have among themselves, because a small part whose rows happen to agree has none.
+    counts. A gap's interval holds together with those of all `comparisons` (Šidák, JASA 1967), reaches further where
+    the part or its outside has few rows or groups, and is never narrower than by the spread that rows have among
+    themselves, because a small part whose rows happen to agree has none.
     Every part and its outside must hold something to gain.
     """
     count = int(codes.max(initial=-1)) + 1
@@ -89,19 +97,25 @@ def gaps(
     for w, way in enumerate(ways):
         for at, weights in _stacked(resample_weights(way, resamples, seed)):
             totals = np.stack([weights @ rated.gained, weights @ rated.possible], axis=1)
-            inside, outside = _scores(weights @ table, totals)
-            scores[w, at : at + len(weights)], differences[w, at : at + len(weights)] = inside, inside - outside
-    spread = _chance_spread(rated, member)
-    for way in np.ma.masked_invalid(differences):
-        spread = np.maximum(spread, way.std(axis=0).filled(0.0))
-    reach = NormalDist().inv_cdf((1 + confidence ** (1 / comparisons)) / 2) * spread
+            ours, theirs = _scores(weights @ table, totals)
+            scores[w, at : at + len(weights)], differences[w, at : at + len(weights)] = ours, ours - theirs
+    together = confidence ** (1 / comparisons)
+    inside, outside = (np.stack([_units_in(way, chosen) for way in ways]) for chosen in (member > 0, member == 0))
+    reach = reach_of(together, None) * _chance_spread(rated, member)
+    for way, counts in zip(np.ma.masked_invalid(differences), np.minimum(inside, outside).tolist()):
+        reaches = np.array([reach_of(together, count) for count in counts])
+        reach = np.maximum(reach, reaches * way.std(axis=0).filled(0.0))
     bound = np.inf if rated.task == "regression" else 1.0
     rows = member.sum(axis=0).astype(int)
     return [
         Gap(
             rows=int(rows[v]),
             score=percentile_interval(
-                float(score[0, v]), scores[:, :, v], confidence, None if rated.task == "regression" else float(rows[v])
+                float(score[0, v]),
+                scores[:, :, v],
+                confidence,
+                None if rated.task == "regression" else float(rows[v]),
+                units=inside[:, v].tolist(),
             ),
             rest=float(rest[0, v]),
             gap=Interval.of(value[v], max(-bound, value[v] - reach[v]), min(bound, value[v] + reach[v])),
@@ -110,18 +124,16 @@ def gaps(
     ]
 
 
-def points(amount: float, task: Task) -> str:
-    """A difference of the watched metric in hundredths; R² has no such name for them."""
-    if task == "regression":
-        return f"{amount:.2f} of R²"
-    return f"{amount * 100:.0f} points" if round(amount * 100) >= 2 else f"{amount * 100:.1f} points"
-
-
 def _scores(sums: Floats, totals: Floats) -> tuple[Floats, Floats]:
     """Scores of parts and of their outsides [R, parts], from sums [R, 2 parts] and totals [R, 2]; nan where empty."""
     gained, possible = np.split(sums, 2, axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         return gained / possible, (totals[:, :1] - gained) / (totals[:, 1:] - possible)
+
+
+def _units_in(units: Ints, chosen: npt.NDArray[np.bool_]) -> Ints:
+    """How many units have rows in each column of chosen [N, parts], [parts]."""
+    return np.array([len(np.unique(units[part])) for part in chosen.T], np.int64)
 
 
 def _chance_spread(rated: Rated, member: Floats) -> Floats:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from tl_core.diagnostics.held_out import axes_of, held_out, learnable
 from tl_core.diagnostics.results import GroupSplit
 from tl_core.evaluation import metric_title
-from tl_core.evaluation.bootstrap import percentile_interval, resample_weights, units_of, ways_to_resample
+from tl_core.evaluation.bootstrap import count_of, percentile_interval, resample_weights, units_of, ways_to_resample
 from tl_core.evaluation.metrics import measure, watch_name
 from tl_core.selection.crossval import deal
 from tl_core.types import Targets
@@ -55,10 +55,12 @@ def group_split(
         measure(targets, held_out(axes, truth, targets, fold, strength)[judged], truth[judged], units)
         for fold in (by_rows, by_groups)
     )
+    ways = ways_to_resample(units)
+    counts = [count_of(way) for way in ways]
     draws = np.array(
         [
             [(random.watch(weights), grouped.watch(weights)) for weights in resample_weights(way, resamples, seed)]
-            for way in ways_to_resample(units)
+            for way in ways
         ]
     )  # [ways, resamples, 2]
     everything = np.ones(len(kept))
@@ -66,9 +68,9 @@ def group_split(
     if not np.isfinite(values).all():
         return None
     trials = random.columns[0].trials
-    promised = percentile_interval(values[0], draws[..., 0], confidence, trials)
-    honest = percentile_interval(values[1], draws[..., 1], confidence, trials)
-    gap = percentile_interval(values[0] - values[1], draws[..., 0] - draws[..., 1], confidence, None)
+    promised = percentile_interval(values[0], draws[..., 0], confidence, trials, units=counts)
+    honest = percentile_interval(values[1], draws[..., 1], confidence, trials, units=counts)
+    gap = percentile_interval(values[0] - values[1], draws[..., 0] - draws[..., 1], confidence, None, units=counts)
     title = metric_title(watch_name(targets))
     left_out = len(groups) - len(kept)
     text = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from statistics import NormalDist
@@ -18,7 +19,10 @@ SHARES = np.concatenate([[0.0], np.geomspace(2e-4, 0.5, 120)])  # more than half
 COARSE = 4  # every so manieth share at first
 LIKELY = 40.0  # log-likelihood below the best from which a share is out of question, also in a resample
 AT_ONCE = 64  # resamples in memory
+STEPS = 200  # of a logarithm that are told apart in the first look
 TINY = 1e-30
+
+Logits = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -30,21 +34,24 @@ class LabelNoise:
 
 
 def label_noise(
-    logits: npt.NDArray[np.float32], given: Ints, units: Ints, confidence: float, resamples: int, seed: int
+    logits: Logits, usual: Logits, given: Ints, units: Ints, confidence: float, resamples: int, seed: int
 ) -> LabelNoise:
     """The share of wrong labels among given ones, by what held-out logits [N, C] say of them.
 
-    A model that knows how sure it is gives label y the probability p = softmax(logits / T)[y]; where a share e of the
-    labels is replaced by another class at random, that becomes (1 - e) p + e (1 - p) / (C - 1). T takes up all the
-    doubt that falls as the model becomes surer; labels that contradict it however sure it is leave nothing but e. Both
+    A model that knows how sure it is gives label y the probability p = softmax(end + (logits - end) / T)[y]; where a
+    share e of the labels is replaced by another class at random, that becomes (1 - e) p + e (1 - p) / (C - 1). T takes
+    up all the doubt that falls as the model becomes surer; labels that contradict it however sure it is leave nothing
+    but e. Doubt ends at even odds, or at how frequent the classes are, which is what a model says that knows nothing of
+    the rows: without the second way all labels of a rare class would look wrong where the model is weak. Ways, T and e
     are found by maximum likelihood on grids. The interval spans those of the profile likelihood and of the bootstrap:
     the first knows what no wrong label in so many rows means, the second what whole groups mean. Where the model tells
     little, a high T and a high e explain the labels alike, and the interval is wide.
-    units: int64 [N] from 0 on, what is resampled.
+    usual: log frequencies of the classes, [N, C] or [1, C]; units: int64 [N] from 0 on, what is resampled.
     """
     classes = logits.shape[1]
-    temperatures, shares = _plausible(logits, given)
-    likely = [_self_confidence(logits, given, t) for t in temperatures]
+    ends = np.zeros_like(usual), usual
+    ways, shares = _plausible(logits, ends, given)
+    likely = [_self_confidence(logits, ends[end], given, t) for end, t in ways]
     # differences to one place of the grid: their sums over many rows lose no digits
     base = _log_likelihood(likely[len(likely) // 2], shares[:1], classes)[0]
     count = int(units.max()) + 1
@@ -66,23 +73,37 @@ def label_noise(
     return LabelNoise(interval, right / np.maximum(wrong + right, TINY))
 
 
-def _plausible(logits: npt.NDArray[np.float32], given: Ints) -> tuple[Floats, Floats]:
-    """Temperatures and shares of wrong labels that may be the likeliest, in the sample or in a resample of it."""
+def _plausible(logits: Logits, ends: Sequence[Logits], given: Ints) -> tuple[list[tuple[int, float]], Floats]:
+    """Ways (number of the end, temperature) and shares of wrong labels that may be the likeliest, here or resampled."""
     classes = logits.shape[1]
     coarse = SHARES[::COARSE]
-    total = np.stack(
-        [_log_likelihood(_self_confidence(logits, given, t), coarse, classes).sum(axis=1) for t in TEMPERATURES]
-    )
-    kept = np.flatnonzero(total.max(axis=0) >= total.max() - LIKELY)
-    warmest = total.argmax(axis=0)[kept]
-    low, high = max(0, int(warmest.min()) - 1), min(len(TEMPERATURES) - 1, int(warmest.max()) + 1)
+
+    def fits(end: Logits, temperature: float) -> Floats:
+        likely, times = _alike(_self_confidence(logits, end, given, temperature))
+        return np.asarray((_log_likelihood(likely, coarse, classes) * times).sum(axis=1))
+
+    total = np.array([[fits(end, t) for t in TEMPERATURES] for end in ends])  # [ends, temperatures, shares]
+    kept = np.flatnonzero(total.max(axis=(0, 1)) >= total.max() - LIKELY)
+    ways: list[tuple[int, float]] = []
+    for end, warmest in enumerate(total.argmax(axis=1)[:, kept]):
+        if total[end].max() >= total.max() - LIKELY:
+            low, high = max(0, int(warmest.min()) - 1), min(len(TEMPERATURES) - 1, int(warmest.max()) + 1)
+            near = np.geomspace(TEMPERATURES[low], TEMPERATURES[high], NEAR_TEMPERATURES)
+            ways += [(end, float(t)) for t in near]
     first, last = max(0, COARSE * (int(kept.min()) - 1)), min(len(SHARES) - 1, COARSE * (int(kept.max()) + 1))
-    return np.geomspace(TEMPERATURES[low], TEMPERATURES[high], NEAR_TEMPERATURES), SHARES[first : last + 1]
+    return ways, SHARES[first : last + 1]
 
 
-def _self_confidence(logits: npt.NDArray[np.float32], given: Ints, temperature: float) -> Floats:
-    """The probability of each given label at a temperature, [N]."""
-    scaled = logits / np.float32(temperature)
+def _alike(likely: Floats) -> tuple[Floats, Ints]:
+    """Probabilities without those that differ by less than half a percent, and how many there are of each."""
+    steps, times = np.unique(np.rint(np.log(np.maximum(likely, TINY)) * STEPS), return_counts=True)
+    return np.exp(steps / STEPS), times
+
+
+def _self_confidence(logits: Logits, end: Logits, given: Ints, temperature: float) -> Floats:
+    """The probability of each given label at a temperature, [N]. end: what the logits are without any confidence."""
+    share = np.float32(1 / temperature)
+    scaled = logits * share + end * (1 - share)
     scaled = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     own: Floats = (scaled[np.arange(len(given)), given] / scaled.sum(axis=1)).astype(np.float64)
     return own

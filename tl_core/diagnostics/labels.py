@@ -56,7 +56,8 @@ def label_errors(
     labels = truth[judged]
     units = np.unique(units[judged], return_inverse=True)[1].astype(np.int64)
     if targets.task == "multiclass":
-        noise = label_noise(np.log(said), labels.astype(np.int64), units, confidence, resamples, seed)
+        usual = np.bincount(labels, minlength=targets.outputs)[None] / len(labels)
+        noise = label_noise(np.log(said), _log(usual), labels.astype(np.int64), units, confidence, resamples, seed)
         quality, hits = noise.right, float((said.argmax(axis=1) == labels).mean())
         given = [targets.classes[c] for c in labels]
         suggested = [targets.classes[c] for c in _without(said, labels.astype(np.int64)).argmax(axis=1)]
@@ -106,10 +107,16 @@ def _marks_noise(
     seed: int,
 ) -> LabelNoise:
     """Every label of every row as a question of its own, to be answered by yes or no."""
-    yes = said.reshape(-1)
-    logits = np.stack([np.log1p(-yes), np.log(yes)], axis=1)
-    width = marks.shape[1]
-    return label_noise(logits, marks.reshape(-1).astype(np.int64), np.repeat(units, width), confidence, resamples, seed)
+    rows, width = marks.shape
+    logits, usual = (
+        _log(np.stack([1 - yes, yes], axis=-1)) for yes in (said.reshape(-1), np.tile(marks.mean(axis=0), rows))
+    )
+    given = marks.reshape(-1).astype(np.int64)
+    return label_noise(logits, usual, given, np.repeat(units, width), confidence, resamples, seed)
+
+
+def _log(probabilities: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    return np.asarray(np.log(probabilities.clip(CERTAIN, 1 - CERTAIN)), np.float32)
 
 
 def _named(marks: Bools, targets: Targets) -> list[str]:

@@ -85,9 +85,10 @@ def leakage(
     surely = bool(exact.any() or shared or beyond_chance(found.chance[near]))
     state: State = "warn" if surely else "unclear" if found.threshold is None else "ok"
     common, differ = int((found.common & ~exact).sum()), sum(pair.differ for pair in pairs)
+    what = "values" if targets.task == "regression" else "labels"
     sentences = [
         _copies_text(len(test), int(exact.sum()), int(near.sum()), found.threshold, surely),
-        f"{_count(differ, 'of these pairs has', 'of these pairs have')} labels that differ." if differ else "",
+        f"{_count(differ, 'of these pairs has', 'of these pairs have')} {what} that differ." if differ else "",
         _common_text(common),
         _groups_text(shared, int(with_shared.sum()), len(test), groups),
         _cost_text(targets, leaked, score, clean, cost, confidence),
@@ -148,13 +149,14 @@ def _scores(
 
     ways = ways_to_resample(units)
     draws = np.array([[both(weights) for weights in resample_weights(way, resamples, seed)] for way in ways])
-    everything, clean = both(np.ones(len(leaked)))
+    everything, clean = (_known(value) for value in both(np.ones(len(leaked))))
     trials = said.columns[0].trials
-    few = None if trials is None else float(len(np.unique(units[~leaked])))
+    all_units, kept_units = ([len(np.unique(way[kept])) for way in ways] for kept in (np.ones_like(leaked), ~leaked))
+    few = None if trials is None else float(kept_units[0])
     return (
-        percentile_interval(_known(everything), draws[..., 0], confidence, trials),
-        percentile_interval(_known(clean), draws[..., 1], confidence, few),
-        percentile_interval(_known(everything) - _known(clean), draws[..., 0] - draws[..., 1], confidence, None),
+        percentile_interval(everything, draws[..., 0], confidence, trials, units=all_units),
+        percentile_interval(clean, draws[..., 1], confidence, few, units=kept_units),
+        percentile_interval(everything - clean, draws[..., 0] - draws[..., 1], confidence, None, units=all_units),
     )
 
 
@@ -167,10 +169,14 @@ def _copies_text(tested: int, exact: int, near: int, threshold: float | None, su
     parts = [_count(exact, "is an exact copy", "are exact copies")] if exact else []
     if near:
         parts.append(f"{_count(near, 'is a near copy', 'are near copies')} (similarity above {threshold:.2f})")
-    if parts:
+    if near and not exact and not surely:
+        alike = _count(near, "resembles", "resemble")
+        sentence = (
+            f"None of {tested:,} test rows is an exact copy of a row in train or val; {alike} one closely (similarity "
+            f"above {threshold:.2f}), as many as chance makes."
+        )
+    elif parts:
         sentence = f"Of {tested:,} test rows {' and '.join(parts)} of a row in train or val."
-        if near and not exact and not surely:
-            sentence += " Chance makes as many: look at them, they may be no copies."
     else:
         sentence = f"None of {tested:,} test rows is an exact copy of a row in train or val"
         sentence += ", and none a near copy." if threshold is not None else "."

@@ -136,8 +136,8 @@ class LabelErrors:
 class ShiftTest:
     """Whether two sets of rows can be told apart by their features.
 
-    name: what against what (`train against test`, `speaker anna against the others`, `new rows against former ones`);
-    kind: `split`, `group` or `version`; auc: of a cross-validated classifier between the two (0.5: alike), with its
+    name: what against what (`train against test`, `speaker anna against the others`); kind: `split`, `group`, or, in a
+    comparison of runs alone, `version`; auc: of a cross-validated classifier between the two (0.5: alike), with its
     interval; p: of the permutation test; mmd, mmd_p: squared maximum mean discrepancy and its permutation p; classes:
     the classes by how far they have moved, (class, auc), most first; cost: the watched metric on the first rows minus
     that on the second, where both were predicted. Rows are compared within classes, and p-values are as of this test

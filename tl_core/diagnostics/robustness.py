@@ -131,7 +131,7 @@ def _text(
 
     severity, _, last = worst.points[-1]
     most = (
-        f"At severity {severity} {worst.name} costs most: {title} goes {change(worst, -1)}."
+        f"At severity {severity} {title} loses most by {worst.name}: it goes {change(worst, -1)}."
         if last.high < 0
         else f"Not even at severity {severity} does any of the {len(kinds)} kinds surely cost {title}."
     )
@@ -139,16 +139,17 @@ def _text(
     if state == "warn":
         mildest = min((kind for kind in kinds if kind.name in costly), key=lambda kind: kind.points[0][2].value)
         others = [name for name in costly if name != mildest.name]
-        also = f"; so do{'es' if len(others) == 1 else ''} {', '.join(others)}" if others else ""
-        return f"Even mild {mildest.name} costs: {title} goes {change(mildest, 0)} on {rows} test rows{also}. {most}"
+        also = f"; it falls by {', '.join(others)} as well" if others else ""
+        said = f"by {mildest.name} {title} goes {change(mildest, 0)} on {rows} test rows{also}"
+        return f"Even mild harm costs: {said}. {most}"
     if state == "ok":
         return f"None of {len(kinds)} kinds of mild harm costs {SLIGHT} of {title} on {rows} test rows. {most}"
     if mildest.points[0][2].high < 0:
         return (
-            f"Mild {mildest.name} may cost: {title} goes {change(mildest, 0)} on {rows} test rows, but so few rows can "
-            f"bring that about by chance. {most}"
+            f"Mild harm may cost: by {mildest.name} {title} goes {change(mildest, 0)} on {rows} test rows, but so few "
+            f"rows can bring that about by chance. {most}"
         )
     return (
-        f"{rows} test rows can't tell whether mild harm costs: under mild {mildest.name} {title} goes "
+        f"{rows} test rows can't tell whether mild harm costs: by {mildest.name} {title} goes "
         f"{change(mildest, 0)}. {most}"
     )

@@ -5,7 +5,8 @@ JMLR 2012). Both are judged by permutations of which row is in which set. The cl
 sets' labels, Fisher's discriminant: its folds' systems are solved once for all permutations together, so that each
 permutation is a classifier trained anew, and not the scores of one shuffled. What belongs to the classes is taken out
 beforehand: rows are centred within their class and sets are permuted within classes, so that another balance of
-classes is no difference.
+classes is no difference. What is a group's own (a speaker's, a patient's) is no difference either: groups that lie in
+one set change it whole, rows of a group that both sets have trade places within it.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Separation:
     """What tells two sets apart.
 
     auc, p: of held-out classifier scores; mmd, mmd_p: unbiased squared distance of the kernel means; used: int64 [M],
-    the rows that were looked at; scores: [M], theirs, higher for the first set; whole: groups were permuted, not rows.
+    the rows that were looked at; scores: [M], theirs, higher for the first set; whole: whole groups were permuted.
     """
 
     auc: Interval
@@ -80,37 +81,36 @@ def separate(
 ) -> Separation | None:
     """Both tests of the rows of the first set against all others; None below 20 rows a set in strata that both have.
 
-    rows: float32 [N, R]; strata: int64 [N], what differences don't count between; groups: int64 [N]. Where the sets are
-    made of whole groups, at least two each, groups are what is permuted and held out: rows of a group are alike anyway.
+    rows: float32 [N, R]; strata: int64 [N], what differences don't count between; groups: int64 [N], whose rows are
+    alike anyway: they are held out together, and permuted as `_permuted_groups` says.
     """
     rng = np.random.default_rng(seed)
     shared = np.intersect1d(strata[first], strata[~first])
     usable = np.isin(strata, shared)
-    whole = groups is not None and _made_of(groups[usable], first[usable])
-    used = _drawn(usable, first, groups if whole else None, rng)
+    grouped = groups is not None and _several(groups[usable])
+    used = _drawn(usable, first, groups if grouped else None, rng)
     side = first[used]
     if min(side.sum(), (~side).sum()) < LEAST:
         return None
     stratum = np.unique(strata[used], return_inverse=True)[1]
     x = _centred(torch.from_numpy(rows[used]), stratum)
-    if whole and groups is not None:
-        units = np.unique(groups[used], return_inverse=True)[1].astype(np.int64)
-        fold, sides = _permuted_units(units, side, permutations, rng)
-    else:
-        units = np.arange(len(used))
+    units = np.unique(groups[used], return_inverse=True)[1].astype(np.int64) if grouped and groups is not None else None
+    if units is None:
         fold, sides = _permuted_rows(stratum, side, permutations, rng)
+    else:
+        fold, sides = _permuted_groups(units, stratum, side, permutations, rng)
     scores = _held_out(x, sides, fold)
     some = np.sort(rng.permutation(len(used))[:KERNEL_ROWS])
     distances = _kernel_distances(x[some], sides[some])
     own = scores[:, 0].double().numpy()
     return Separation(
-        auc=_auc(own, side, units, confidence, resamples, seed),
+        auc=_auc(own, side, np.arange(len(used)) if units is None else units, confidence, resamples, seed),
         p=_p(_contrast(scores, sides)),
         mmd=round(float(distances[0]), 6) + 0.0,
         mmd_p=_p(distances),
         used=used,
         scores=own,
-        whole=whole,
+        whole=units is not None and not _mixed(units, side).all(),
     )
 
 
@@ -122,13 +122,8 @@ def other_balance(
     codes = np.unique(strata, return_inverse=True)[1]
     counts, n = np.bincount(codes), int(first.sum())
     own = np.bincount(codes[first], minlength=len(counts))
-    if groups is not None and _made_of(groups, first):
-        units = np.unique(groups, return_inverse=True)[1]
-        table = np.zeros((int(units.max()) + 1, len(counts)))
-        np.add.at(table, (units, codes), 1)
-        of_unit = np.zeros(len(table))
-        of_unit[units] = first
-        drawn = rng.permuted(np.tile(of_unit, (permutations, 1)), axis=1) @ table
+    if groups is not None and _several(groups):
+        drawn = _balances(np.unique(groups, return_inverse=True)[1], codes, first, permutations, rng)
     else:
         drawn = rng.multivariate_hypergeometric(counts, n, size=permutations, method="marginals").astype(np.float64)
     every = np.concatenate([own[None], drawn])  # [1 + permutations, strata]
@@ -137,17 +132,40 @@ def other_balance(
     return float(np.abs(apart[0]).sum() / 2), _p(torch.from_numpy((apart**2 / counts).sum(axis=1)))
 
 
-def _made_of(groups: Ints, first: Bools) -> bool:
-    """Whether each set is made of whole groups, at least two, and some group has several rows."""
-    inside, outside = np.unique(groups[first]), np.unique(groups[~first])
-    apart = not np.intersect1d(inside, outside).size
-    return apart and min(len(inside), len(outside)) > 1 and len(inside) + len(outside) < len(groups)
+def _balances(units: Ints, codes: Ints, first: Bools, permutations: int, rng: np.random.Generator) -> Floats:
+    """Rows of each stratum in the first set, [permutations, strata], permuted as `_permuted_groups` says."""
+    table = np.zeros((int(units.max()) + 1, int(codes.max()) + 1), np.int64)
+    np.add.at(table, (units, codes), 1)
+    mixed = _mixed(units, first)
+    inside = np.bincount(units, first).astype(np.int64)
+    whole = np.tile(inside[~mixed] > 0, (permutations, 1)).astype(np.float64)
+    drawn: Floats = rng.permuted(whole, axis=1) @ table[~mixed]
+    for unit in np.flatnonzero(mixed).tolist():
+        there = np.flatnonzero(table[unit])
+        drawn[:, there] += rng.multivariate_hypergeometric(
+            table[unit, there], inside[unit], size=permutations, method="marginals"
+        )
+    return drawn
+
+
+def _several(groups: Ints) -> bool:
+    """Whether there are several groups, some of several rows: else rows are what can be permuted."""
+    return 1 < len(np.unique(groups)) < len(groups)
+
+
+def _mixed(units: Ints, first: Bools) -> Bools:
+    """Which groups, numbered from 0, have rows in both sets."""
+    inside = np.bincount(units, first)
+    mixed: Bools = (inside > 0) & (inside < np.bincount(units))
+    return mixed
 
 
 def _drawn(usable: Bools, first: Bools, groups: Ints | None, rng: np.random.Generator) -> Ints:
-    """The rows that are looked at: so many of either set, or of every group, whichever set it is in."""
+    """The rows that are looked at: so many of either set, or of every group in either set."""
     shuffled = rng.permutation(np.flatnonzero(usable))
-    parts = np.unique(groups[shuffled], return_inverse=True)[1] if groups is not None else first[shuffled].astype(int)
+    parts = first[shuffled].astype(np.int64)
+    if groups is not None:
+        parts = np.unique(2 * groups[shuffled] + parts, return_inverse=True)[1]
     most = max(1, 2 * ROWS // (int(parts.max(initial=0)) + 1)) if groups is not None else ROWS
     order = np.argsort(parts, kind="stable")
     starts = np.searchsorted(parts[order], parts[order])
@@ -169,23 +187,36 @@ def _permuted_rows(strata: Ints, side: Bools, permutations: int, rng: np.random.
     """
     fold = np.empty(len(side), np.int64)
     fold[np.lexsort((rng.random(len(side)), side, strata))] = np.arange(len(side)) % FOLDS
-    cell = strata * FOLDS + fold
-    order = np.argsort(cell, kind="stable")
     sides = np.empty((len(side), 1 + permutations), np.float32)
     sides[:, 0] = side
-    for members in np.split(order, np.flatnonzero(np.diff(cell[order])) + 1):
-        sides[members, 1:] = rng.permuted(np.tile(side[members], (permutations, 1)), axis=1).T
+    _permute_within(strata * FOLDS + fold, np.arange(len(side)), sides, rng)
     return fold, torch.from_numpy(sides)
 
 
-def _permuted_units(units: Ints, side: Bools, permutations: int, rng: np.random.Generator) -> tuple[Ints, Tensor]:
-    """Folds of whole units, whatever set they are in; the sets, then permuted ones, float32 [M, 1 + permutations]."""
-    count = int(units.max()) + 1
+def _permuted_groups(
+    units: Ints, strata: Ints, side: Bools, permutations: int, rng: np.random.Generator
+) -> tuple[Ints, Tensor]:
+    """Folds of whole groups, whatever set they are in; the sets, then permuted ones, float32 [M, 1 + permutations].
+
+    Groups that lie in one set are permuted whole: what sets them apart may be the groups' own. Rows of a group that has
+    some in both are permuted within it and their stratum: among them, what is the group's own is the same.
+    """
+    mixed, count = _mixed(units, side), int(units.max()) + 1
     of_unit = np.zeros(count, np.float32)
     of_unit[units] = side
-    sides = np.concatenate([of_unit[None], rng.permuted(np.tile(of_unit, (permutations, 1)), axis=1)]).T
+    permuted = np.empty((count, permutations), np.float32)
+    permuted[~mixed] = rng.permuted(np.tile(of_unit[~mixed], (permutations, 1)), axis=1).T
+    sides = np.concatenate([side[:, None].astype(np.float32), permuted[units]], axis=1)
+    _permute_within(units * (int(strata.max()) + 1) + strata, np.flatnonzero(mixed[units]), sides, rng)
     fold = rng.permutation(count) % min(UNIT_FOLDS, count)
-    return fold[units], torch.from_numpy(np.ascontiguousarray(sides[units]))
+    return fold[units], torch.from_numpy(sides)
+
+
+def _permute_within(cells: Ints, chosen: Ints, sides: npt.NDArray[np.float32], rng: np.random.Generator) -> None:
+    """Fill all columns of sides but the first: in chosen rows with the first, permuted within cells."""
+    order = chosen[np.argsort(cells[chosen], kind="stable")]
+    for members in np.split(order, np.flatnonzero(np.diff(cells[order])) + 1):
+        sides[members, 1:] = rng.permuted(np.tile(sides[members, 0], (sides.shape[1] - 1, 1)), axis=1).T
 
 
 def _held_out(x: Tensor, sides: Tensor, fold: Ints) -> Tensor:
@@ -241,6 +272,8 @@ def _auc(scores: Floats, side: Bools, units: Ints, confidence: float, resamples:
     def area(weights: Floats) -> float:
         return ranking.areas(weights.astype(np.float32), float(weights.sum()))[0]
 
-    draws = [[area(weights) for weights in resample_weights(way, resamples, seed)] for way in ways_to_resample(units)]
+    ways = ways_to_resample(units)
+    draws = [[area(weights) for weights in resample_weights(way, resamples, seed)] for way in ways]
     trials = float(min(side.sum(), (~side).sum()))
-    return percentile_interval(area(np.ones(len(side))), np.asarray(draws), confidence, trials)
+    fewer = [min(len(np.unique(way[side])), len(np.unique(way[~side]))) for way in ways]
+    return percentile_interval(area(np.ones(len(side))), np.asarray(draws), confidence, trials, units=fewer)

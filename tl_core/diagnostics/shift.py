@@ -1,4 +1,4 @@
-"""Whether rows that should be alike are: the splits, each group and all others, new data and former ones."""
+"""Whether rows that should be alike are: the splits, each group and all others, what versions of the data lack."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +32,8 @@ SCORED = 10  # predicted rows on either side, for a cost
 class _Pair:
     """Two sets of rows that are compared.
 
-    inside: bool [N], the first one; among: bool [N], both; column: the attribute whose value the first set has.
+    inside: bool [N], the first one; among: bool [N], both; column: the attribute whose value the first set has; named:
+    that value is a group's own name, so that rows of the group are asked about, and not what else it stands for.
     """
 
     name: str
@@ -40,11 +42,45 @@ class _Pair:
     among: Bools
     groups: Ints | None = None
     column: str = ""
+    named: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class TwoSets:
+    """Two sets of rows to compare, and what a model says of some of them.
+
+    name: what against what; features: float32 [N, D]; first: bool [N], the rows of the first set; truth: of all rows;
+    predictions: of the rows `predicted` (int64 positions), which the model did not learn from; groups: rows of one
+    group are not independent.
+    """
+
+    name: str
+    features: Rows
+    first: Bools
+    truth: Labels
+    predictions: Numbers | None = None
+    predicted: Ints | None = None
+    groups: Sequence[str] | None = None
+
+
+@dataclass(frozen=True)
+class _How:
+    """How sure a finding must be, and the draws that say so."""
+
+    confidence: float
+    resamples: int
+    permutations: int
+    seed: int
+
+    @classmethod
+    def of(cls, confidence: float, resamples: int, permutations: int, seed: int, pairs: int) -> Self:
+        # the least p-value that there can be must pass Holm's correction, for two tests and the balance of each pair
+        return cls(confidence, resamples, max(permutations, math.ceil(4 * pairs / (1 - confidence))), seed)
 
 
 @dataclass(frozen=True)
 class _Data:
-    """What all pairs share. rated: of the rows `predicted` (int64 positions), None where nothing is."""
+    """The rows that pairs are taken from. rated: of the rows `predicted` (int64 positions), None where nothing is."""
 
     axes: Rows
     strata: Ints
@@ -53,10 +89,24 @@ class _Data:
     rated: Rated | None
     predicted: Ints
     groups: Sequence[str] | None
-    confidence: float
-    resamples: int
-    permutations: int
-    seed: int
+    how: _How
+
+    @classmethod
+    def of(
+        cls,
+        features: Rows,
+        truth: Labels | None,
+        targets: Targets,
+        predictions: Numbers | None,
+        predicted: Ints | None,
+        groups: Sequence[str] | None,
+        how: _How,
+    ) -> Self:
+        rated, where = None, np.zeros(0, np.int64)
+        if predictions is not None and predicted is not None and truth is not None and len(predicted):
+            rated, where = Rated.of(predictions, truth[predicted], targets), np.asarray(predicted, np.int64)
+        codes = np.zeros(len(features), np.int64) if truth is None else strata(truth, targets.task)
+        return cls(on_axes(features, codes), codes, truth, targets, rated, where, groups, how)
 
 
 def shift(
@@ -66,7 +116,6 @@ def shift(
     targets: Targets,
     *,
     attributes: Mapping[str, Sequence[str | None]] | None = None,
-    added: Bools | None = None,
     predictions: Numbers | None = None,
     predicted: Ints | None = None,
     groups: Sequence[str] | None = None,
@@ -75,69 +124,42 @@ def shift(
     permutations: int = 1000,
     seed: int = 0,
 ) -> Shift | None:
-    """Compare train with val and test, each value of each attribute with all other rows, and new rows with former ones.
+    """Compare train with val and test, and each value of each attribute with all other rows.
 
     features: float32 [N, D] of all good rows, as are splits and truth; attributes: values by column, of which the 20
-    largest of at least 20 rows are tested; added: bool [N], rows that the former version of the data did not have;
-    predictions: of the rows `predicted` (int64 positions), which the model did not learn from; groups: rows of one
-    group are not independent. A shift is called one if a permutation test says so at 1 - confidence for all
-    comparisons together (Holm, 1979). None where there is nothing to compare.
+    largest of at least 20 rows are tested; predictions: of the rows `predicted` (int64 positions), which the model did
+    not learn from; groups: rows of one group are not independent. A shift is called one if a permutation test says so
+    at 1 - confidence for all comparisons together (Holm, 1979). None where there is nothing to compare.
     """
-    table = attributes or {}
-    pairs = [*_splits(splits, groups), *_values(table, groups), *_version(added, groups)]
+    pairs = [*_splits(splits, groups), *_values(attributes or {}, groups)]
     if not pairs:
         return None
-    rated, where = None, np.zeros(0, np.int64)
-    if predictions is not None and predicted is not None and truth is not None and len(predicted):
-        rated, where = Rated.of(predictions, truth[predicted], targets), np.asarray(predicted, np.int64)
-    # the least p-value that there can be must pass Holm's correction, for two tests and the balance of each pair
-    permutations = max(permutations, math.ceil(4 * len(pairs) / (1 - confidence)))
-    codes = np.zeros(len(features), np.int64) if truth is None else strata(truth, targets.task)
-    data = _Data(
-        on_axes(features, codes), codes, truth, targets, rated, where, groups, confidence, resamples, permutations, seed
-    )
+    how = _How.of(confidence, resamples, permutations, seed, len(pairs))
+    data = _Data.of(features, truth, targets, predictions, predicted, groups, how)
     return overall(judged([_tested(pair, data, len(pairs)) for pair in pairs], targets, confidence))
 
 
-def two_samples(
-    first: Rows,
-    second: Rows,
-    name: str,
-    kind: Kind,
+def version_shift(
+    sets: Sequence[TwoSets],
+    targets: Targets,
     *,
-    y_first: Labels | None = None,
-    y_second: Labels | None = None,
-    targets: Targets | None = None,
-    predictions_first: Numbers | None = None,
-    predictions_second: Numbers | None = None,
-    groups: Sequence[str] | None = None,
     confidence: float = 0.9,
     resamples: int = 1000,
     permutations: int = 1000,
     seed: int = 0,
-) -> ShiftTest:
-    """Whether two sets of rows can be told apart, what of it is only another balance of classes, and what it costs.
+) -> tuple[ShiftTest, ...]:
+    """Compare rows that one version of the data lacks with those that it has: a test for each two sets, in order.
 
-    first, second: float32 [N, D]; y, predictions: of the same rows, with their `targets`; groups: of the first rows,
-    then of the second. The cost is the watched metric on the first minus that on the second. See `separation.py` for
-    the tests.
+    A shift is called one as in shift(), for all of them together. The cost is the watched metric on the first set's
+    predicted rows minus that on the second's.
     """
-    labelled = y_first is not None and y_second is not None and targets is not None
-    truth = np.concatenate([y_first, y_second]) if y_first is not None and y_second is not None else None
-    targets = targets if labelled and targets is not None else Targets("multiclass")
-    features = np.concatenate([first, second])
-    inside = np.arange(len(features)) < len(first)
-    rated = None
-    if labelled and truth is not None and predictions_first is not None and predictions_second is not None:
-        rated = Rated.of(np.concatenate([predictions_first, predictions_second]), truth, targets)
-    codes = strata(truth, targets.task) if labelled and truth is not None else np.zeros(len(features), np.int64)
-    everything = np.arange(len(features))
-    data = _Data(
-        on_axes(features, codes), codes, truth if labelled else None, targets, rated, everything, groups, confidence,
-        resamples, permutations, seed,
-    )  # fmt: skip
-    pair = _Pair(name, kind, inside, np.ones(len(features), np.bool_), _codes(groups))
-    return judged([_tested(pair, data, 1)], targets, confidence)[0]
+    how = _How.of(confidence, resamples, permutations, seed, len(sets))
+    found = []
+    for two in sets:
+        data = _Data.of(two.features, two.truth, targets, two.predictions, two.predicted, two.groups, how)
+        pair = _Pair(two.name, "version", two.first, np.ones(len(two.first), np.bool_), _codes(two.groups))
+        found.append(_tested(pair, data, len(sets)))
+    return tuple(judged(found, targets, confidence))
 
 
 def _splits(splits: Sequence[str], groups: Sequence[str] | None) -> Iterator[_Pair]:
@@ -151,6 +173,7 @@ def _splits(splits: Sequence[str], groups: Sequence[str] | None) -> Iterator[_Pa
 
 def _values(attributes: Mapping[str, Sequence[str | None]], groups: Sequence[str] | None) -> Iterator[_Pair]:
     units = _codes(groups)
+    named = {column: _names(values, units) for column, values in attributes.items()}
     found: list[tuple[int, str, str]] = []
     for column, values in attributes.items():
         counts = Counter(value for value in values if value is not None)
@@ -160,12 +183,15 @@ def _values(attributes: Mapping[str, Sequence[str | None]], groups: Sequence[str
     for _, column, value in sorted(found, key=lambda item: (-item[0], item[1], item[2]))[:MOST_GROUPS]:
         inside = np.array([other == value for other in attributes[column]])
         everything = np.ones(len(inside), np.bool_)
-        yield _Pair(f"{column} {value} against the others", "group", inside, everything, units, column)
+        yield _Pair(f"{column} {value} against the others", "group", inside, everything, units, column, named[column])
 
 
-def _version(added: Bools | None, groups: Sequence[str] | None) -> Iterator[_Pair]:
-    if added is not None and added.any() and not added.all():
-        yield _Pair("new rows against former ones", "version", added, np.ones(len(added), np.bool_), _codes(groups))
+def _names(values: Sequence[str | None], groups: Ints | None) -> bool:
+    """Whether each value belongs to one group and each group to one value, as in the group column itself."""
+    if groups is None:
+        return False
+    both = set(zip(values, groups.tolist()))
+    return len(both) == len({value for value, _ in both}) == len({group for _, group in both})
 
 
 def _codes(groups: Sequence[str] | None) -> Ints | None:
@@ -175,21 +201,19 @@ def _codes(groups: Sequence[str] | None) -> Ints | None:
 def _tested(pair: _Pair, data: _Data, pairs: int) -> Found:
     at = np.flatnonzero(pair.among)
     first, codes = pair.inside[at], data.strata[at]
-    units = None if pair.groups is None else pair.groups[at]
-    parts = None
+    units = None if pair.groups is None or pair.named else pair.groups[at]
+    parts, how = None, data.how
     if min(first.sum(), (~first).sum()) >= LEAST:
         parts = separate(
-            data.axes[at], first, codes, groups=units, confidence=data.confidence, resamples=data.resamples,
-            permutations=data.permutations, seed=data.seed,
+            data.axes[at], first, codes, groups=units, confidence=how.confidence, resamples=how.resamples,
+            permutations=how.permutations, seed=how.seed,
         )  # fmt: skip
     classes: tuple[tuple[str, float], ...] = ()
     if parts is not None:
         classes = _by_class(parts, at[parts.used], first[parts.used], data)
     moved, balance_p = 0.0, 1.0
     if data.truth is not None and len(np.unique(codes)) > 1:
-        moved, balance_p = other_balance(
-            codes, first, groups=units, permutations=data.permutations, seed=data.seed
-        )  # fmt: skip
+        moved, balance_p = other_balance(codes, first, groups=units, permutations=how.permutations, seed=how.seed)
     rows = int(first.sum()), int((~first).sum())
     return Found(pair.name, pair.kind, pair.column, rows, parts, classes, moved, balance_p, _cost(pair, data, pairs))
 
@@ -224,7 +248,7 @@ def _cost(pair: _Pair, data: _Data, pairs: int) -> Interval | None:
     if data.groups is not None and pair.groups is not None:
         groups = [data.groups[row] for row in data.predicted[kept].tolist()]
     (gap,) = gaps(
-        rated, np.where(first, 0, -1), comparisons=pairs, confidence=data.confidence, resamples=data.resamples,
-        seed=data.seed, groups=groups,
+        rated, np.where(first, 0, -1), comparisons=pairs, confidence=data.how.confidence, resamples=data.how.resamples,
+        seed=data.how.seed, groups=groups,
     )  # fmt: skip
     return gap.gap

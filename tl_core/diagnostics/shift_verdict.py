@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tl_core.diagnostics.gaps import points
 from tl_core.diagnostics.results import Shift, ShiftTest, State
 from tl_core.diagnostics.separation import Separation
 from tl_core.evaluation import Interval, metric_title
 from tl_core.evaluation.metrics import watch_name
-from tl_core.types import Targets
+from tl_core.evaluation.result import points
+from tl_core.types import Targets, Task
 
 Kind = Literal["split", "group", "version"]
 
@@ -146,15 +146,20 @@ def _figures(verdict: _Verdict, parts: Separation, confidence: float) -> str:
 def _costs(cost: Interval, targets: Targets) -> str:
     task, title = targets.task, metric_title(watch_name(targets))
     if cost.high < 0:
-        return f" There, {title} is {points(-cost.high, task)} to {points(-cost.low, task)} lower."
+        return f" There, {title} is {_points(-cost.high, task)} to {_points(-cost.low, task)} lower."
     if cost.low > 0:
-        return f" There, {title} is {points(cost.low, task)} to {points(cost.high, task)} higher."
-    lower, higher = points(max(0.0, -cost.low), task), points(max(0.0, cost.high), task)
+        return f" There, {title} is {_points(cost.low, task)} to {_points(cost.high, task)} higher."
+    lower, higher = _points(max(0.0, -cost.low), task), _points(max(0.0, cost.high), task)
     return f" What that costs can't be told: there, {title} may be {lower} lower or {higher} higher."
 
 
+def _points(amount: float, task: Task) -> str:
+    """A difference in a sentence that names the metric already."""
+    return points(amount, task).removesuffix(" of R²")
+
+
 def _weight(test: ShiftTest) -> tuple[bool, bool, float]:
-    """What is said first: what surely costs, then splits and versions, then what differs most."""
+    """What is said first: what surely costs, then splits, then what differs most."""
     return test.cost is not None and test.cost.high < 0, test.kind != "group", test.auc.value
 
 
@@ -167,6 +172,7 @@ def overall(tests: Sequence[ShiftTest]) -> Shift:
         text = f"{len(of['warn'])} of {many} show a shift. {worst.text}"
         return Shift("warn", text, tuple(tests))
     if of["unclear"]:
-        names = ", ".join(test.name for test in of["unclear"][:3]) + (", ..." if len(of["unclear"]) > 3 else "")
+        more = len(of["unclear"]) - 3
+        names = ", ".join(test.name for test in of["unclear"][:3]) + (f" and {more} more" if more > 0 else "")
         return Shift("unclear", f"{many}: no shift that surely matters; can't tell for {names}.", tuple(tests))
     return Shift("ok", f"{many}: no shift that matters.", tuple(tests))

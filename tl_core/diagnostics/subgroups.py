@@ -8,12 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from tl_core.diagnostics.gaps import Gap, Rated, gaps, points
+from tl_core.diagnostics.gaps import Gap, Rated, gaps
 from tl_core.diagnostics.results import GroupScore, State, Subgroups
 from tl_core.evaluation import metric_title
 from tl_core.evaluation.bootstrap import FEW_GROUPS, Ints, Numbers
 from tl_core.evaluation.metrics import watch_name
-from tl_core.types import Targets
+from tl_core.evaluation.result import points
+from tl_core.types import Targets, Task
 
 LEAST = 10  # rows of a value: with fewer, no gap that is usual could be seen
 TOLERATED = 0.1  # a gap that can't be larger than this is none to act on
@@ -61,11 +62,11 @@ def subgroups(
         state, part = "unclear", found[faint]
         text = (
             f"Can't tell whether results depend on {column}: where it is '{names[faint]}' ({part.rows} rows), {title} "
-            f"may be up to {points(-part.gap.low, targets.task)} lower than elsewhere."
+            f"may be up to {_points(-part.gap.low, targets.task)} lower than elsewhere."
         )
     else:
         state = "ok"
-        lowest = points(max(0.0, -found[faint].gap.low), targets.task)
+        lowest = _points(max(0.0, -found[faint].gap.low), targets.task)
         text = (
             f"No value of {column} does surely worse than the others, and none can be more than {lowest} behind them "
             f"in {title} ({_scope(confidence, len(names))})."
@@ -98,7 +99,7 @@ def _parts(rated: Rated, values: Sequence[str | None]) -> tuple[list[str], Ints]
 
 
 def _worse(column: str, name: str, part: Gap, title: str, targets: Targets, confidence: float, compared: int) -> str:
-    least, most = points(-part.gap.high, targets.task), points(-part.gap.low, targets.task)
+    least, most = _points(-part.gap.high, targets.task), _points(-part.gap.low, targets.task)
     return (
         f"Results depend on {column}: {title} is {part.score.value:.3f} where it is '{name}' ({part.rows} rows), "
         f"against {part.rest:.3f} on all other rows; that is {least} to {most} lower ({_scope(confidence, compared)})."
@@ -132,3 +133,8 @@ def _left_out(values: Sequence[str | None], names: Sequence[str], codes: Ints) -
     if missing:
         said += f" {missing} {'row has' if missing == 1 else 'rows have'} no value."
     return said
+
+
+def _points(amount: float, task: Task) -> str:
+    """A difference in a sentence that names the metric already."""
+    return points(amount, task).removesuffix(" of R²")

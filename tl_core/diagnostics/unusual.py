@@ -60,15 +60,21 @@ def unusual(
             draws[0, w, r] = weights[out].sum() / weights.sum()
             draws[1, w, r] = _watched(model, weights * ~out)
             draws[2, w, r] = _watched(model, weights * out)
-    rejected = percentile_interval(float(out.mean()), draws[0], confidence, float(len(np.unique(units))))
+    every, familiar, strange = (
+        [len(np.unique(way[chosen])) for way in ways] for chosen in (np.ones(len(out), np.bool_), ~out, out)
+    )
+    rejected = percentile_interval(float(out.mean()), draws[0], confidence, float(every[0]), units=every)
     proportion = model.columns[0].trials is not None
     parts = [
-        _interval(_watched(model, chosen.astype(np.float64)), found, confidence, units[chosen], proportion)
-        for chosen, found in ((~out, draws[1]), (out, draws[2]))
+        _interval(_watched(model, chosen.astype(np.float64)), found, confidence, counts, proportion)
+        for chosen, found, counts in ((~out, draws[1], familiar), (out, draws[2], strange))
     ]
     gap = None
     if parts[0] is not None and parts[1] is not None and int(out.sum()) >= LEAST_ROWS:
-        gap = percentile_interval(parts[0].value - parts[1].value, draws[1] - draws[2], confidence, None)
+        fewer = [min(both) for both in zip(familiar, strange)]
+        gap = percentile_interval(
+            parts[0].value - parts[1].value, draws[1] - draws[2], confidence, None, units=fewer
+        )  # fmt: skip
     state = _state(reference, rejected, int(out.sum()), len(out), confidence)
     order = np.argsort(-scores, kind="stable")
     return OutOfDistribution(
@@ -107,12 +113,12 @@ def _watched(model: Measure, weights: Floats) -> float:
 
 
 def _interval(
-    value: float, draws: Floats, confidence: float, units: npt.NDArray[np.int64], proportion: bool
+    value: float, draws: Floats, confidence: float, units: Sequence[int], proportion: bool
 ) -> Interval | None:
     """None where the metric is not defined on these rows."""
     if math.isnan(value):
         return None
-    return percentile_interval(value, draws, confidence, float(len(np.unique(units))) if proportion else None)
+    return percentile_interval(value, draws, confidence, float(units[0]) if proportion else None, units=units)
 
 
 def _curve(model: Measure, familiar: npt.NDArray[np.int64]) -> tuple[tuple[float, float], ...]:

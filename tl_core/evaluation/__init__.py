@@ -8,8 +8,9 @@ from tl_core.evaluation.evaluate import evaluate_predictions
 from tl_core.evaluation.floors import majority_predictions
 from tl_core.evaluation.paired import ClassDifference, McNemar, Paired, class_differences, paired
 from tl_core.evaluation.predictions import predictions_table, worst_rows, write_predictions
-from tl_core.evaluation.result import ClassRow, Evaluation, Floor, metric_title
+from tl_core.evaluation.result import ClassRow, Evaluation, Floor
 from tl_core.evaluation.verdict import Verdict, decisive, floor_title, meaning, transfer, verdict
+from tl_core.watch import metric_title
 
 __all__ = [
     "ClassDifference",

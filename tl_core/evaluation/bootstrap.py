@@ -72,18 +72,28 @@ def percentile_interval(
 def _tails(value: float, draws: Floats, confidence: float, units: int | None) -> tuple[float, float]:
     """Which percentiles of the draws an interval has.
 
-    Plain ones are too close for few units: a resample's spread is that of a sample divided by n, not n - 1, and takes
-    the spread for known. Hence Student's quantile times sqrt(n / (n - 1)) (Hesterberg, The American Statistician 2015).
-    And they lie on one side where resampling shifts a number, as it does R2 and average precision: the share of draws
+    They lie on one side where resampling shifts a number, as it does R2 and average precision: the share of draws
     below the value itself says how far (bias-corrected percentiles; Efron and Tibshirani 1993, chapter 14).
     """
-    reach = _NORMAL.inv_cdf((1 + confidence) / 2)
+    reach = reach_of(confidence, units)
     if units is None or units < 2:
         return _NORMAL.cdf(-reach), _NORMAL.cdf(reach)
-    reach = _student(reach, units - 1) * math.sqrt(units / (units - 1))
     below = float((draws < value - TIE).mean() + (np.abs(draws - value) <= TIE).mean() / 2)
     shift = 2 * _NORMAL.inv_cdf(min(max(below, 1 - MOST_BELOW), MOST_BELOW))
     return _NORMAL.cdf(shift - reach), _NORMAL.cdf(shift + reach)
+
+
+def reach_of(confidence: float, units: int | None) -> float:
+    """How many standard deviations of the resamples an interval reaches to either side.
+
+    The normal's quantile is too close for few units: a resample's spread is that of a sample divided by n, not n - 1,
+    and takes the spread for known. Hence Student's quantile times sqrt(n / (n - 1)) (Hesterberg, The American
+    Statistician 2015). One unit tells no spread: it stays the normal's, as where their number is None.
+    """
+    reach = _NORMAL.inv_cdf((1 + confidence) / 2)
+    if units is None or units < 2:
+        return reach
+    return _student(reach, units - 1) * math.sqrt(units / (units - 1))
 
 
 def _student(z: float, freedom: int) -> float:

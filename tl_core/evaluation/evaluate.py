@@ -29,9 +29,10 @@ from tl_core.evaluation.metrics import (
     measure,
     watch_name,
 )
-from tl_core.evaluation.result import ClassRow, Evaluation, Floor, metric_title
+from tl_core.evaluation.result import ClassRow, Evaluation, Floor
 from tl_core.intervals import wilson
 from tl_core.types import Targets, Task
+from tl_core.watch import metric_title
 
 MAX_CONFUSION = 1000  # classes; past that nobody reads the matrix and it weighs more than the predictions
 MAX_PAIRS = 500  # points of a scatter picture

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from tl_core.evaluation.bootstrap import (
     Bools,
     Floats,
     Interval,
+    Ints,
     Numbers,
     count_of,
     percentile_interval,
@@ -23,9 +24,9 @@ from tl_core.evaluation.bootstrap import (
     ways_to_resample,
 )
 from tl_core.evaluation.metrics import Column, Measure, Multiclass, Multilabel, measure, watch_name
-from tl_core.evaluation.result import metric_title
 from tl_core.intervals import wilson
 from tl_core.types import Targets
+from tl_core.watch import metric_title
 
 Side = Literal["two", "one"]
 POWER = 0.8  # how often so many rows would decide, where the difference is as measured
@@ -102,23 +103,19 @@ def paired(
     each row, resampled whole; names: of the two, for the sentence. Raises UserError where there are no rows or
     predictions are not finite.
     """
-    units = units_of(len(truth), groups)
-    a, b = (measure(targets, values, truth, units) for values in (first, second))
-    ways = ways_to_resample(units)
-    draws = np.asarray([
-        [(a.watch(weights), b.watch(weights)) for weights in resample_weights(way, resamples, seed)] for way in ways
-    ])  # fmt: skip
-    counts = [count_of(way) for way in ways]
+    both = _Both.of(targets, first, second, truth, groups)
+    a, b, counts = both.first, both.second, both.counts
+    draws = both.drawn(lambda model, weights: model.watch(weights), resamples, seed)
     # one-sided ends at 90% are those of the two-sided interval at 80%
     level = confidence if side == "two" else 2 * confidence - 1
     values = [float(model.resampled(np.ones(len(truth)), ranked=False)[0]) for model in (a, b)]
     intervals = [
-        _known(model.columns[0], value, draws[..., i], level, counts)
+        _known(model.columns[0], value, draws[:, :, i], level, counts)
         for i, (model, value) in enumerate(zip((a, b), values))
     ]
     counted = _mcnemar(a, b, grouped=groups is not None, side=side)
     differ = _differ(a, b)
-    spread = draws[..., 1] - draws[..., 0]
+    spread = draws[:, :, 1] - draws[:, :, 0]
     difference = _difference(values, intervals, spread, differ, counts, level)
     state: Literal["better", "worse", "can't tell"] = (
         "better" if difference.low > 0 else "worse" if difference.high < 0 else "can't tell"
@@ -153,29 +150,62 @@ def class_differences(
     seed: int = 0,
 ) -> tuple[ClassDifference, ...]:
     """What happened to each class's F1, the largest difference first; nothing for regression."""
-    units = units_of(len(truth), groups)
-    a, b = (measure(targets, values, truth, units) for values in (first, second))
-    taken = [i for i, column in enumerate(a.columns) if column.metric == "f1" and column.label is not None]
+    both = _Both.of(targets, first, second, truth, groups)
+    taken = [i for i, column in enumerate(both.first.columns) if column.metric == "f1" and column.label is not None]
     if not taken:
         return ()
-    ways = ways_to_resample(units)
-    counts = [count_of(way) for way in ways]
-    spread = np.empty((len(ways), resamples, len(taken)))
-    for w, way in enumerate(ways):
-        for r, weights in enumerate(resample_weights(way, resamples, seed)):
-            spread[w, r] = (b.resampled(weights, ranked=False) - a.resampled(weights, ranked=False))[taken]
-    ones = np.ones(len(truth))
-    values = [model.resampled(ones, ranked=False)[taken] for model in (a, b)]
+
+    def scores(model: Measure, weights: Floats) -> Floats:
+        return model.resampled(weights, ranked=False)[taken]
+
+    draws = both.drawn(scores, resamples, seed)
+    spread = draws[:, :, 1] - draws[:, :, 0]
+    values = [scores(model, np.ones(len(truth))) for model in (both.first, both.second)]
     support = truth.sum(axis=0) if truth.ndim == 2 else np.bincount(truth.astype(np.int64), minlength=targets.outputs)
     found = []
     for c, (name, before, after) in enumerate(zip(targets.classes, *values)):
         if not np.isnan(before):  # without a row of it neither has an F1
-            change = percentile_interval(float(after - before), spread[..., c], confidence, None, units=counts)
+            change = percentile_interval(float(after - before), spread[..., c], confidence, None, units=both.counts)
             if change.method == "none":  # every resample agreed, on few rows: no ground to rule out 0
                 change = Interval.of(change.value, min(change.value, 0.0), max(change.value, 0.0), "none")
             row = ClassDifference(name, int(support[c]), round(float(before), 6), round(float(after), 6), change)
             found.append(row)
     return tuple(sorted(found, key=lambda row: -abs(row.difference.value)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Both:
+    """Two sets of predictions on the same rows, which are resampled for both alike, in each of the ways."""
+
+    first: Measure
+    second: Measure
+    ways: tuple[Ints, ...]
+
+    @classmethod
+    def of(
+        cls,
+        targets: Targets,
+        first: Numbers,
+        second: Numbers,
+        truth: npt.NDArray[np.generic],
+        groups: Sequence[str] | None,
+    ) -> Self:
+        units = units_of(len(truth), groups)
+        a, b = (measure(targets, values, truth, units) for values in (first, second))
+        return cls(a, b, ways_to_resample(units))
+
+    @property
+    def counts(self) -> list[int]:
+        """How many units each way resamples."""
+        return [count_of(way) for way in self.ways]
+
+    def drawn(self, scores: Callable[[Measure, Floats], float | Floats], resamples: int, seed: int) -> Floats:
+        """The scores of both on each resample, [ways, resamples, 2, ...]."""
+        return np.asarray([
+            [[scores(model, weights) for model in (self.first, self.second)]
+             for weights in resample_weights(way, resamples, seed)]
+            for way in self.ways
+        ])  # fmt: skip
 
 
 def _known(column: Column, value: float, draws: Floats, confidence: float, counts: Sequence[int]) -> Interval:

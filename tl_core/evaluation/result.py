@@ -8,15 +8,12 @@ from tl_core.evaluation.bootstrap import Interval
 from tl_core.evaluation.curves import Curve
 from tl_core.types import Task
 
-_TITLES = {
-    "r2": "R²", "mae": "mean absolute error", "rmse": "root mean squared error", "auroc": "AUROC",
-    "exact_match": "rows with all labels right",
-}  # fmt: skip
 
-
-def metric_title(metric: str) -> str:
-    """A metric's name as people write it: `macro_f1` is macro F1."""
-    return _TITLES.get(metric) or metric.replace("_", " ").replace(" f1", " F1").replace("top 5", "top-5")
+def points(amount: float, task: Task) -> str:
+    """A difference of the watched metric in hundredths; R² has no such name for them."""
+    if task == "regression":
+        return f"{amount:.2f} of R²"
+    return f"{amount * 100:.0f} points" if round(amount * 100) >= 2 else f"{amount * 100:.1f} points"
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tl_core.evaluation.result import Evaluation, Floor, metric_title
+from tl_core.evaluation.result import Evaluation, Floor, points
 from tl_core.types import Task
+from tl_core.watch import metric_title
 
 _MAJORITY: dict[Task, str] = {
     "multiclass": "always answering the training rows' commonest class",
@@ -107,10 +108,11 @@ def meaning(evaluation: Evaluation, strategy: str = "probe") -> str:
     majority, name = floors.get("majority"), decisive(evaluation)
     if majority is not None and majority.gain.high < 0:
         return f"worse than {_MAJORITY[task]} by {_amount(majority, task)}: look at the labels and the split first"
-    if majority is not None and majority.gain.low <= 0:
+    lost = name is not None and floors[name].gain.high < 0
+    if majority is not None and majority.gain.low <= 0 and not lost:
         return (
-            f"can't tell it from {_MAJORITY[task]}: the features say little about these labels, or the test samples "
-            "are too few"
+            f"can't tell the model from {_MAJORITY[task]}: the features say little about these labels, or the test "
+            "samples are too few"
         )
     if name is None:
         better = "" if majority is None else f"better than {_MAJORITY[task]} by {_amount(majority, task)}; "
@@ -132,23 +134,16 @@ def meaning(evaluation: Evaluation, strategy: str = "probe") -> str:
     if rival.gain.high < 0:
         return f"{same} does better than {ours} by {_amount(rival, task)}: {what} hurts here"
     return (
-        f"can't tell whether {what} helps here: {ours} may be {_points(max(0.0, -rival.gain.low), task)} worse or "
-        f"{_points(max(0.0, rival.gain.high), task)} better than {same.rstrip(',')}"
+        f"can't tell whether {what} helps here: {ours} may be {points(max(0.0, -rival.gain.low), task)} worse or "
+        f"{points(max(0.0, rival.gain.high), task)} better than {same.rstrip(',')}"
     )
 
 
 def _amount(floor: Floor, task: Task) -> str:
     """The gain's ends without their sign, the smaller first: `12 to 20 points`."""
     small, large = sorted((abs(floor.gain.low), abs(floor.gain.high)))
-    first, last = _points(small, task), _points(large, task)
+    first, last = points(small, task), points(large, task)
     return last if first == last else f"{first.partition(' ')[0]} to {last}"
-
-
-def _points(gain: float, task: Task) -> str:
-    """A difference of the watched metric in hundredths; R² has no such name for them."""
-    if task == "regression":
-        return f"{gain:.2f} of R²"
-    return f"{gain * 100:.0f} points" if round(gain * 100) >= 2 else f"{gain * 100:.1f} points"
 
 
 def _its(some: dict[str, Floor], floors: dict[str, Floor]) -> str:

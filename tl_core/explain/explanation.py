@@ -41,11 +41,6 @@ class Explanation:
     error: str | None = None
 
 
-def explained(model: Model, sources: Sequence[Source], labels: Sequence[Sequence[str]]) -> list[str]:
-    """explain() of each source for the classes that are named beside it, as HTML fragments."""
-    return [explain(model, source, names).html for source, names in zip(sources, labels, strict=True)]
-
-
 def explain(model: Model, source: Source, labels: Sequence[str] = ()) -> Explanation:
     """What the model looked at in one source, for each of the classes; without any for the most probable one.
 

@@ -3,5 +3,6 @@
 from tl_core.manifest.compare import Changes, compare
 from tl_core.manifest.scan import scan
 from tl_core.manifest.table import FORMAT_VERSION, Manifest
+from tl_core.manifest.test_set import TestSet
 
-__all__ = ["FORMAT_VERSION", "Changes", "Manifest", "compare", "scan"]
+__all__ = ["FORMAT_VERSION", "Changes", "Manifest", "TestSet", "compare", "scan"]

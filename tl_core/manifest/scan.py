@@ -19,10 +19,11 @@ from tl_core.manifest.folders import is_folder, list_folders, visible
 from tl_core.manifest.labels import NO_LABEL, Labels, read_labels, strata
 from tl_core.manifest.listing import ATTRIBUTE, Listing
 from tl_core.manifest.modality import kinds, named_loader
-from tl_core.manifest.splits import TRAIN, assign, make_units
+from tl_core.manifest.splits import TEST, TRAIN, assign, make_units
 from tl_core.manifest.table import SCHEMA, Manifest, version_of
 from tl_core.manifest.tables import SUFFIXES
 from tl_core.manifest.tabular import find_tables, list_tables
+from tl_core.manifest.test_set import TestSet
 from tl_core.types import SPLITS, Loader, Targets
 
 
@@ -39,11 +40,12 @@ def scan(
     """Read a data set: class folders, a folder with tables, or one table; every sample is opened once.
 
     base: the manifest's root is stored relative to it where it lies inside, else absolute; cache: folder that
-    remembers digests and checks, None to remember nothing; digests: known md5s by path relative to `path`.
-    Raises UserError, with all faults that can be told at once, where no run could use the data. How many
-    unusable samples are too many is for `Manifest.require_usable` to say.
+    remembers digests and checks, None to remember nothing; digests: known md5s by path relative to `path`. A relative
+    `data.holdout` is below base. Raises UserError, with all faults that can be told at once, where no run could use the
+    data. How many unusable samples are too many is for `Manifest.require_usable` to say.
     """
     known = digests or {}
+    held = _held(config, base)
     listing = _list(path.expanduser(), config, loaders, known)
     labels = read_labels(listing, config.data)
     contents, reasons = examine(listing, kinds(listing.loader, loaders), cache, known, progress)
@@ -52,7 +54,7 @@ def scan(
             reasons.setdefault(row, NO_LABEL)
     for row in np.flatnonzero(np.isin(labels.codes, list(labels.reasons))).tolist():
         reasons.setdefault(row, labels.reasons[int(labels.codes[row])])
-    splits, given, notes, carving = _split(listing, labels, contents, reasons, config)
+    splits, given, notes, carving = _split(listing, labels, contents, reasons, config, held)
     table = _table(listing, labels, contents, splits, reasons)
     root, base = _root(listing, base)
     manifest = Manifest(
@@ -108,8 +110,20 @@ def _list(path: Path, config: RunConfig, loaders: Sequence[Loader], known: Mappi
     return list_folders(path, loaders, loader)
 
 
+def _held(config: RunConfig, base: Path | None) -> TestSet | None:
+    """The frozen test set that the config names."""
+    if config.data.holdout is None:
+        return None
+    return TestSet.load((base or Path()) / Path(config.data.holdout).expanduser())
+
+
 def _split(
-    listing: Listing, labels: Labels, digests: pa.Array, reasons: dict[int, str], config: RunConfig
+    listing: Listing,
+    labels: Labels,
+    digests: pa.Array,
+    reasons: dict[int, str],
+    config: RunConfig,
+    held: TestSet | None,
 ) -> tuple[np.ndarray, set[int], list[str], str | None]:
     """int8 [N]: all rows' splits; the splits that the data bring; notes; why nothing could be carved.
 
@@ -118,6 +132,10 @@ def _split(
     names = pa.array(SPLITS)
     official = pc.fill_null(pc.index_in(listing.rows["split"], names), -1).to_numpy().astype(np.int8)
     splits = np.where(official < 0, TRAIN, official).astype(np.int8)  # quarantined rows keep this
+    stays = np.zeros(len(splits), bool)
+    if held is not None:
+        stays = pc.is_in(digests, pa.array(held.labels, pa.string())).to_numpy(zero_copy_only=False)
+        splits[stays] = TEST
     encoded = digests.dictionary_encode()
     contents = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
     ids = listing.rows["id"]
@@ -135,13 +153,25 @@ def _split(
     usable[rows] = True
     given = {int(split) for split in np.unique(official) if split >= 0}
     try:
-        assigned, carved = assign(official[rows], given, units, strata(labels, usable)[rows], config)
+        assigned, carved = assign(official[rows], given, units, strata(labels, usable)[rows], config, stays[rows])
     except UserError as error:
         return splits, given, notes, str(error)
     splits[rows] = assigned
+    if held is not None:
+        notes.append(_held_note(held, str(config.data.holdout), stays[rows], official[rows], assigned))
     if groups is not None:
         notes += _crossing_groups(groups, assigned, str(config.data.group))
     return splits, given, notes + carved, None
+
+
+def _held_note(held: TestSet, name: str, stays: np.ndarray, official: np.ndarray, splits: np.ndarray) -> str:
+    """How many rows the frozen test set keeps in test, and for how many the data or their group say otherwise."""
+    note = (
+        f"{int(stays.sum())} rows are in test because {name} holds them (test set version {held.version}, "
+        f"{held.hash[:12]})"
+    )
+    moved = int(((official >= 0) & (official != TEST) & (splits == TEST)).sum())
+    return note + (f"; the data's own splits have {moved} test rows elsewhere" if moved else "")
 
 
 def _crossing_groups(groups: Sequence[str | None], splits: np.ndarray, column: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from tl_core.errors import UserError
 from tl_core.types import SPLITS
 
 TRAIN, VAL, TEST = range(3)  # positions in tl_core.types.SPLITS
+NONE = np.zeros(0, np.int64)  # no row
 
 
 @dataclass(frozen=True)
@@ -68,14 +70,26 @@ def make_units(contents: np.ndarray, names: Sequence[str], groups: Sequence[str 
 
 
 def assign(
-    official: np.ndarray, given: Container[int], units: Units, strata: np.ndarray, config: RunConfig
+    official: np.ndarray,
+    given: Container[int],
+    units: Units,
+    strata: np.ndarray,
+    config: RunConfig,
+    held: np.ndarray | None = None,
 ) -> tuple[np.ndarray, list[str]]:
     """int8 [N]: each row's split, and notes on what was carved out of train.
 
     official: int8 [N], -1 where the data say none (those rows count as train); given: the splits that the data
-    bring; strata: int64 [N], what keeps its share. Raises UserError where groups can't be kept whole.
+    bring; strata: int64 [N], what keeps its share; held: bool [N], rows that stay in test together with all else of
+    their unit, and count as a part of its share. Raises UserError where groups can't be kept whole.
     """
     splits = np.where(official < 0, TRAIN, official).astype(np.int8)
+    if held is None:
+        held = np.zeros(len(splits), bool)
+    kept = np.zeros(len(units.names), bool)
+    kept[units.of_row[held]] = True
+    held = kept[units.of_row]
+    splits[held] = TEST
     grouped = config.data.group is not None
     notes = []
     for split, fraction in ((TEST, config.data.test_fraction), (VAL, config.data.val_fraction)):
@@ -86,49 +100,69 @@ def assign(
         reserve = 1 + (split == TEST and VAL not in given)
         salt = f"{config.seed}:{SPLITS[split]}"
         cut = carve_groups if grouped else carve
-        taken = cut(train, units, strata, fraction, salt, reserve)
+        there = np.flatnonzero(held) if split == TEST else train[:0]
+        taken = cut(train, units, strata, fraction, salt, reserve, there)
         splits[taken] = split
         how = f"whole groups of '{config.data.group}'" if grouped else "stratified"
+        beside = f", beside {len(there)} that are held there" if len(there) else ""
         notes.append(
-            f"no {SPLITS[split]} split in the data: {len(taken)} of {len(train)} training rows taken, {how}, "
+            f"no {SPLITS[split]} split in the data: {len(taken)} of {len(train)} training rows taken{beside}, {how}, "
             f"seed {config.seed} (data.{SPLITS[split]}_fraction {fraction:g})"
         )
     return splits, notes
 
 
-def carve(rows: np.ndarray, units: Units, strata: np.ndarray, fraction: float, salt: str, reserve: int) -> np.ndarray:
-    """Rows [M] of `rows` for a new split: in each stratum the first ceil(fraction * n) units by rank.
+def carve(
+    rows: np.ndarray,
+    units: Units,
+    strata: np.ndarray,
+    fraction: float,
+    salt: str,
+    reserve: int,
+    there: np.ndarray = NONE,
+) -> np.ndarray:
+    """Rows [M] of `rows` for a new split: in each stratum the first units by rank, up to ceil(fraction * n) of them.
 
-    reserve: units of a stratum that stay, where it has more than that many (at least one always stays).
+    reserve: units of a stratum that stay, where it has more than that many (at least one always stays); there: rows
+    that are in the new split already, and count among its stratum's n units and among those taken.
     """
     used, first = np.unique(units.of_row[rows], return_index=True)
     stratum = strata[rows[first]]
+    _, first_there = np.unique(units.of_row[there], return_index=True)
+    before = Counter(strata[there[first_there]].tolist())
     rank = units.rank(salt)[used]
     order = np.lexsort((rank, stratum))
     taken = np.zeros(len(units.names), bool)
     for members in np.split(order, np.flatnonzero(np.diff(stratum[order])) + 1):
-        n = len(members)
+        n, already = len(members), before[int(stratum[members[0]])]
         stay = reserve if n > reserve else 1
-        take = max(0, min(math.ceil(fraction * n - 1e-9), n - stay))
+        take = max(0, min(math.ceil(fraction * (n + already) - 1e-9) - already, n - stay))
         taken[used[members[:take]]] = True
     chosen: np.ndarray = rows[taken[units.of_row[rows]]]
     return chosen
 
 
 def carve_groups(
-    rows: np.ndarray, units: Units, strata: np.ndarray, fraction: float, salt: str, reserve: int
+    rows: np.ndarray,
+    units: Units,
+    strata: np.ndarray,
+    fraction: float,
+    salt: str,
+    reserve: int,
+    there: np.ndarray = NONE,
 ) -> np.ndarray:
     """Rows [M] of `rows` for a new split, by whole units: in order of rank, each that brings the shares closer.
 
-    reserve: units that stay; and of every stratum some row stays. Raises UserError where no unit can be taken.
+    reserve: units that stay; and of every stratum some row stays; there: as for carve(). Raises UserError where no unit
+    can be taken and none is there.
     """
-    _, stratum = np.unique(strata[rows], return_inverse=True)
-    totals = np.bincount(stratum)
+    names, both = np.unique(strata[np.concatenate([rows, there])], return_inverse=True)
+    stratum, totals = both[: len(rows)], np.bincount(both)
     wanted, weight = fraction * totals, 1 / totals
     used, unit = np.unique(units.of_row[rows], return_inverse=True)
     by_unit = np.argsort(unit, kind="stable")
     members = np.split(stratum[by_unit], np.flatnonzero(np.diff(unit[by_unit])) + 1)
-    have = np.zeros(len(totals))
+    have = np.bincount(both[len(rows) :], minlength=len(names)).astype(np.float64)
     chosen: list[int] = []
     best: tuple[float, int] | None = None
     for candidate in np.argsort(units.rank(salt)[used], kind="stable").tolist():
@@ -136,17 +170,17 @@ def carve_groups(
             break
         touched, count = np.unique(members[candidate], return_counts=True)
         after = have[touched] + count
-        if np.any(after >= totals[touched]):
+        if np.any(after >= totals[touched]):  # not its last rows
             continue
         gain = np.sum((np.abs(have[touched] - wanted[touched]) - np.abs(after - wanted[touched])) * weight[touched])
         if gain > 1e-12:
             have[touched] = after
             chosen.append(candidate)
-        elif not chosen and (best is None or gain > best[0]):
+        elif not chosen and not len(there) and (best is None or gain > best[0]):
             best = (float(gain), candidate)
     if not chosen and best is not None:
         chosen = [best[1]]
-    if not chosen:
+    if not chosen and not len(there):
         why = "each of them is the only one of some class"
         if len(used) <= reserve:
             why = f"at least {reserve + 1} are needed"
@@ -154,4 +188,5 @@ def carve_groups(
             f"can't split by group: what is left for training has {len(used)} separate groups, and {why}; "
             "give the splits in a column, or leave data.group unset"
         )
-    return rows[np.isin(unit, chosen)]
+    found: np.ndarray = rows[np.isin(unit, chosen)]
+    return found

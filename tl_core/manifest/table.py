@@ -142,6 +142,10 @@ class Manifest:
                 inline, source = facts.pop("inline"), facts.pop("source")
                 yield Sample(row=row, source=source if inline else folder / source, **facts)
 
+    def ids(self, rows: np.ndarray) -> list[str]:
+        """What rows are called: a path in the data, or a table's name and line."""
+        return self._column("id", rows)
+
     def digests(self, rows: np.ndarray) -> list[str]:
         """md5 hex of what the loader reads, by row."""
         return self._column("digest", rows)
@@ -150,7 +154,7 @@ class Manifest:
         """Values of the group column (a row without one is its own group); None where there is no such column."""
         if self.table["group"].null_count == len(self):
             return None
-        return [group or id_ for group, id_ in zip(self._column("group", rows), self._column("id", rows))]
+        return [group or id_ for group, id_ in zip(self._column("group", rows), self.ids(rows))]
 
     def attributes(self, rows: np.ndarray) -> dict[str, list[str | None]]:
         """Values to compare results by, a list for each column: the group column under its own name, then attributes.

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tl_core.report.card import model_card as model_card
-    from tl_core.report.compare import ComparedRun as ComparedRun
     from tl_core.report.compare import Comparison as Comparison
     from tl_core.report.compare import compare_runs as compare_runs
     from tl_core.report.compare_page import render_comparison as render_comparison
+    from tl_core.report.compared_run import ComparedRun as ComparedRun
     from tl_core.report.facts import BackboneFacts as BackboneFacts
     from tl_core.report.facts import DataFacts as DataFacts
     from tl_core.report.facts import Example as Example
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
 _HOME = {
     "card": ("model_card",),
-    "compare": ("ComparedRun", "Comparison", "compare_runs"),
+    "compare": ("Comparison", "compare_runs"),
     "compare_page": ("render_comparison",),
+    "compared_run": ("ComparedRun",),
     "facts": ("BackboneFacts", "DataFacts", "Example", "ReportFacts", "Sample"),
     "index": ("IndexEntry", "render_index"),
     "page": ("render_report",),

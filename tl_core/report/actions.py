@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tl_core.evaluation import meaning, metric_title, transfer
+from tl_core.evaluation import meaning, metric_title, transfer, verdict
 from tl_core.report.facts import ReportFacts
 from tl_core.report.templates import first_up, listed, number
 from tl_core.report.units import amount, difference
 from tl_core.report.verdicts import sentence
 
 MAX_ACTIONS = 5
+MATTERS = 0.1  # of a share or of R²: a gain over one answer for all that is worth something if it is true
 NAMED = 3
 
 
@@ -36,7 +37,13 @@ def _floors(facts: ReportFacts) -> Iterator[Action]:
     constant = facts.evaluation.floors.get("majority")
     if constant and constant.gain.low <= 0:
         why = sentence(meaning(facts.evaluation, facts.strategy))
-        yield Action("Look at the labels and the split before anything else", why, "errors")
+        lost = verdict(facts.evaluation).state == "below"  # to a floor, for which another backbone is the remedy
+        if lost and constant.gain.high >= 0:
+            return
+        if constant.gain.value > MATTERS:  # a good score that too few rows bear out
+            yield Action("Get more test rows before anything else", why, "result")
+        else:
+            yield Action("Look at the labels and the split before anything else", why, "errors")
 
 
 def _leakage(facts: ReportFacts) -> Iterator[Action]:
@@ -46,16 +53,20 @@ def _leakage(facts: ReportFacts) -> Iterator[Action]:
     cost = ""
     if leakage.clean and leakage.score and leakage.cost:
         watch = facts.evaluation.watch
-        gap = f"{difference(leakage.cost.low, watch)} to {amount(leakage.cost.high, watch)}"
+        gap = f"difference {difference(leakage.cost.low, watch)} to {amount(leakage.cost.high, watch)}"
+        told = leakage.cost.low > 0 or leakage.cost.high < 0
         cost = (
             f" Without them {metric_title(watch)} is {number(leakage.clean.value)} instead of "
-            f"{number(leakage.score.value)} (difference {gap})."
+            f"{number(leakage.score.value)} ({gap if told else f'{gap}, which may be chance'})."
         )
     repeated = leakage.exact + leakage.near
     if repeated:
         rows = f"{repeated:,} test row{'s' if repeated != 1 else ''}"
-        verb = "repeats a row" if repeated == 1 else "repeat rows"
-        yield Action("Take out the copies between the splits", f"{rows} {verb} of another split.{cost}", "leakage")
+        verb = ("repeats a row" if repeated == 1 else "repeat rows") if leakage.exact else (
+            "closely resembles a row" if repeated == 1 else "closely resemble rows"
+        )  # fmt: skip
+        title = "Take out the copies between the splits" if leakage.exact else "Look for copies between the splits"
+        yield Action(title, f"{rows} {verb} of another split.{cost}", "leakage")
     if leakage.shared_groups:
         why = (
             f"{leakage.shared_rows:,} test rows are of groups that are in training as well.{'' if repeated else cost} "
@@ -68,9 +79,14 @@ def _labels(facts: ReportFacts) -> Iterator[Action]:
     labels = facts.diagnostics and facts.diagnostics.labels
     if labels and labels.state == "warn" and labels.found:
         share = f"{labels.share.value:.1%} ({labels.share.low:.1%} to {labels.share.high:.1%})"
+        several = facts.evaluation.task == "multilabel"
+        answers = labels.rows * len(facts.evaluation.per_class) if several else labels.rows
+        what = ("row" if several else "label") + ("s" if labels.found != 1 else "")
         yield Action(
-            f"Check the {labels.found:,} label{'s that look' if labels.found != 1 else ' that looks'} wrong",
-            f"An estimated {share} of {labels.rows:,} labels are wrong; they mislead the model and its score.",
+            f"Check the {labels.found:,} {what} {'whose labels' if several else 'that'} "
+            f"look{'s' if labels.found == 1 and not several else ''} wrong",
+            f"An estimated {share} of {answers:,} {'answers (one for each row and label)' if several else 'labels'} "
+            "are wrong; they mislead the model and its score.",
             "labels",
         )
 
@@ -149,7 +165,7 @@ def _robustness(facts: ReportFacts) -> Iterator[Action]:
     if robustness and robustness.state == "warn" and robustness.worst:
         finetuned = bool(facts.tuning and facts.tuning.finetune)
         yield Action(
-            f"Train with rows that have {robustness.worst}, if it occurs in use",
+            f"Train with such rows as well, if they occur in use: {robustness.worst}",
             robustness.text,
             "robustness",
             "tune.augment=true" if finetuned else "",

@@ -11,14 +11,15 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
-from tl_core.errors import FormatError, UserError
+from tl_core.errors import UserError
 from tl_core.evaluation import ClassDifference, Interval, Paired, class_differences, paired
-from tl_core.manifest import Changes, Manifest
+from tl_core.manifest import Changes
 from tl_core.manifest import compare as compare_data
 from tl_core.manifest.labels import encode_labels
+from tl_core.report.compare_shift import DataShift, data_shift
+from tl_core.report.compared_run import ComparedRun, joint_targets
 from tl_core.report.facts import ReportFacts
 from tl_core.types import Targets
 
@@ -26,34 +27,6 @@ FORMAT_VERSION = 1
 MAX_MOVED = 200  # samples listed of each kind
 RESAMPLES = 1000
 NOT_SET = "not set"
-
-
-@dataclass(frozen=True)
-class ComparedRun:
-    """A finished run's own files. name: as the user named it."""
-
-    name: str
-    facts: ReportFacts
-    manifest: Manifest
-    predictions: pa.Table
-
-    @classmethod
-    def load(cls, name: str, artifacts: Path) -> ComparedRun:
-        """Read the outputs of `version` and `evaluate`. Raises FormatError, or UserError where they don't fit."""
-        facts = ReportFacts.load(artifacts / "evaluate" / "report.json")
-        manifest = Manifest.load(artifacts / "version" / "manifest.parquet", artifacts.parent)
-        path = artifacts / "evaluate" / "predictions.parquet"
-        try:
-            predictions = pq.read_table(path)
-            rows, ids = predictions["row"].to_numpy(), predictions["id"].to_pylist()
-        except (OSError, pa.ArrowException, KeyError) as error:
-            raise FormatError(f"no predictions of {name} in {path}; run `tl evaluate` there") from error
-        stored = manifest.table["id"].to_pylist()
-        if facts.data.version != manifest.data_version or any(
-            not 0 <= row < len(stored) or stored[row] != id_ for row, id_ in zip(rows.tolist(), ids)
-        ):
-            raise UserError(f"the result of {name} is of another version of its data; run `tl evaluate` there first")
-        return cls(name, facts, manifest, predictions)
 
 
 @dataclass(frozen=True)
@@ -97,7 +70,8 @@ class Pair:
     """A run against the reference, on the test rows that both have: the same sample with the same label.
 
     rows: these; only_first, only_second: test rows that just one of them has; lost, won: how many changed sides, of
-    which `moved` lists up to 200 each (none are counted for regression); data: from the reference's data to the run's.
+    which `moved` lists up to 200 each (none are counted for regression); data: from the reference's data to the run's;
+    shift: whether the rows that one of them lacks are of another kind.
     """
 
     name: str
@@ -110,6 +84,7 @@ class Pair:
     won: int
     moved: tuple[Moved, ...]
     data: Changes
+    shift: DataShift
     config: tuple[Changed, ...]
     made_of: tuple[Changed, ...]
 
@@ -131,9 +106,12 @@ class Comparison:
         return {"format": FORMAT_VERSION, **TypeAdapter(Comparison).dump_python(self, mode="json")}
 
 
-def compare_runs(runs: Sequence[ComparedRun], *, resamples: int = RESAMPLES, seed: int = 0) -> Comparison:
+def compare_runs(
+    runs: Sequence[ComparedRun], *, stores: Sequence[Path] = (), resamples: int = RESAMPLES, seed: int = 0
+) -> Comparison:
     """The first run against each other one; intervals have the coverage that the first was evaluated with.
 
+    stores: folders of the feature stores to look for the runs' features in; nothing is computed or written there.
     Raises UserError with all pairs that can't be compared.
     """
     reference, *others = runs
@@ -160,7 +138,8 @@ def compare_runs(runs: Sequence[ComparedRun], *, resamples: int = RESAMPLES, see
         confidence=evaluation.confidence,
         runs=tuple(_column(run) for run in runs),
         pairs=tuple(
-            _pair(reference, run, found, evaluation.confidence, resamples, seed) for run, found in zip(others, rows)
+            _pair(reference, run, found, stores, evaluation.confidence, resamples, seed)
+            for run, found in zip(others, rows)
         ),
     )
 
@@ -182,21 +161,18 @@ def _pair(
     reference: ComparedRun,
     run: ComparedRun,
     shared: npt.NDArray[np.int64],
+    stores: Sequence[Path],
     confidence: float,
     resamples: int,
     seed: int,
 ) -> Pair:
-    targets = _targets(reference, run)
+    targets = joint_targets(reference, run)
     tables = [one.predictions.take(pa.array(rows)) for one, rows in zip((reference, run), shared.T)]
-    first, second = (_predictions(table, targets, one) for table, one in zip(tables, (reference, run)))
+    first, second = (one.said(table, targets) for table, one in zip(tables, (reference, run)))
     labels = tables[0]["label"].to_pylist()
     truth = encode_labels(labels, targets, reference.manifest.separator)
-    settings: dict[str, Any] = {
-        "groups": reference.manifest.groups(tables[0]["row"].to_numpy()),
-        "confidence": confidence,
-        "resamples": resamples,
-        "seed": seed,
-    }
+    draws: dict[str, Any] = {"confidence": confidence, "resamples": resamples, "seed": seed}
+    settings: dict[str, Any] = {**draws, "groups": reference.manifest.groups(tables[0]["row"].to_numpy())}
     lost, won = _sides(tables, targets, first, second, truth)
     return Pair(
         name=run.name,
@@ -209,6 +185,7 @@ def _pair(
         won=len(won),
         moved=tuple(_moved(tables, lost[:MAX_MOVED], "lost") + _moved(tables, won[:MAX_MOVED], "won")),
         data=compare_data(reference.manifest, run.manifest),
+        shift=data_shift(reference, run, stores, **draws),
         config=_changed(_settings(reference.facts.config), _settings(run.facts.config)),
         made_of=_changed(_made_of(reference.facts), _made_of(run.facts)),
     )
@@ -237,28 +214,6 @@ def _keys(run: ComparedRun, inline: bool) -> Iterator[tuple[int, tuple[object, .
             key: tuple[object, ...] = (digest, label) if inline else (id_, digest, label)
             seen[key] += 1
             yield position, (*key, seen[key])
-
-
-def _targets(first: ComparedRun, second: ComparedRun) -> Targets:
-    """The classes of both, the first one's in front."""
-    one, other = first.manifest.targets, second.manifest.targets
-    return Targets(one.task, tuple(dict.fromkeys((*one.classes, *other.classes))))
-
-
-def _predictions(table: pa.Table, targets: Targets, run: ComparedRun) -> npt.NDArray[np.float64]:
-    """Stored predictions over the classes of both runs; one that a run does not know has probability 0."""
-    if targets.task == "regression":
-        return np.asarray(table["predicted"].to_numpy(), np.float64)
-    known = set(run.manifest.targets.classes)
-    nothing = np.zeros(len(table))
-    columns = [table[f"p_{name}"].to_numpy() if name in known else nothing for name in targets.classes]
-    values = np.stack(columns, axis=1).astype(np.float64)
-    if targets.task == "multiclass":
-        # stored with 6 digits, which may tie the decided class with another one
-        place = {name: c for c, name in enumerate(targets.classes)}
-        decided = np.asarray([place[name] for name in table["predicted"].to_pylist()])
-        values[np.arange(len(values)), decided] = np.nextafter(values.max(axis=1), 2)
-    return values
 
 
 def _sides(

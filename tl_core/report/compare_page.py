@@ -11,6 +11,7 @@ from tl_core.report.templates import listed, render
 
 FOLD = 15  # rows of a table that are shown at once; the others unfold
 MAX_CLASS_ROWS = 300
+SHIFTS = {"ok": "No shift that matters", "warn": "Shift", "unclear": "Can't tell"}
 STATES = {"better": "above", "worse": "below", "can't tell": "unclear"}  # as the report colours them
 
 
@@ -44,6 +45,7 @@ def render_comparison(comparison: Comparison) -> str:
         "reference": first,
         "folded": FOLD,
         "class_rows": MAX_CLASS_ROWS,
+        "shifts": SHIFTS,
     }
     return render("compare.html", context)
 
@@ -79,6 +81,11 @@ def data_changes(pair: Pair) -> str:
     if not rows:
         return "the same rows"
     return f"{listed(rows)}, {pair.data.unchanged:,} unchanged"
+
+
+def shift_sentences(pair: Pair) -> list[str]:
+    """Whether the rows that just one of them has are of another kind; nothing where there are none."""
+    return [*(test.text for test in pair.shift.tests), *pair.shift.notes]
 
 
 def _section(pair: Pair, reference: str) -> PairSection:

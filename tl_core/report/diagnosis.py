@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tl_core.diagnostics.results import Calibration, Diagnostics, Leakage, OutOfDistribution, Robustness, Shift, State
+from tl_core.diagnostics.results import (
+    Calibration,
+    Diagnostics,
+    Leakage,
+    OutOfDistribution,
+    Robustness,
+    Shift,
+    ShiftTest,
+    State,
+)
 from tl_core.evaluation import Interval, metric_title
 from tl_core.report.lines import REFERENCE, Lines, Series, picture
 from tl_core.report.plots import Bar, comparison_bars
@@ -19,6 +28,9 @@ MAX_DUPLICATES = 100
 MAX_GROUPS = 60
 MAX_TESTS = 12  # of shift; the others stand in report.json
 MAX_MOVED = 3  # classes named in a row on shift
+APART = 0.6  # AUC from which rows surely differ by more than a little
+CHANCE = 0.1  # p of both ways and of all comparisons together, below which rows differ beyond chance
+DIFFERS = "differs"  # what that comes to where nobody need act on it
 DRAWN = 4  # corruptions in the picture; the table has all
 
 
@@ -101,9 +113,11 @@ def _check(anchor: str, title: str, state: State, text: str) -> Check:
 
 def _leakage(leakage: Leakage, watch: str) -> Part:
     title = first_up(metric_title(watch))
+    found = leakage.state == "warn"  # else as many resemble others as chance makes
     scores = [
-        (f"{title}, all test rows", leakage.score), (f"{title} without the leaked rows", leakage.clean),
-    ]  # fmt: skip
+        (f"{title}, all test rows", leakage.score),
+        (f"{title} without {'the leaked rows' if found else 'those that resemble others'}", leakage.clean),
+    ]
     tables = [_scores(f"{title} with and without them", scores, watch, leakage.cost)]
     if leakage.groups:
         split = leakage.groups
@@ -111,8 +125,10 @@ def _leakage(leakage: Leakage, watch: str) -> Part:
             (f"{title}, split at random", split.random),
             (f"{title}, whole groups held out ({split.groups:,} groups)", split.grouped),
         ]
-        tables.append(_scores(split.text, pairs, watch, split.gap))
+        tables.append(_scores("A probe, cross-validated over all rows in two ways", pairs, watch, split.gap))
     facts = [("exact copies", f"{leakage.exact:,}"), ("near copies", f"{leakage.near:,}")]
+    if leakage.near and not found:
+        facts[1] = ("as similar as near copies, by chance", f"{leakage.near:,}")
     if leakage.threshold is not None:
         facts.append(("near from a similarity of", number(leakage.threshold)))
     if leakage.shared_groups:
@@ -157,17 +173,16 @@ def _labels(found: Diagnostics) -> Part:
 
 
 def _shift(shift: Shift, watch: str) -> Part:
-    order = {"split": 0, "version": 1, "group": 2}
-    ranked = sorted(shift.tests, key=lambda test: (order[test.kind], test.state != "warn", -test.auc.value))
+    ranked = sorted(shift.tests, key=lambda test: (test.kind != "split", test.state != "warn", -test.auc.value))
     tests = ranked[:MAX_TESTS]
     bars = _bars([test.auc for test in tests], (0.4, 1.0))
     rows = [
         Measured(
-            test.name,
+            test.name.removesuffix(" against the others"),
             test.auc,
             bar,
             (
-                STATES[test.state][1],
+                _comes_to(test, len(shift.tests)),
                 f"{test.rows[0]:,} / {test.rows[1]:,}",
                 _p(min(test.p, test.mmd_p)),
                 _interval(test.cost, watch),
@@ -177,12 +192,16 @@ def _shift(shift: Shift, watch: str) -> Part:
         )
         for test, bar in zip(tests, bars, strict=True)
     ]
-    cost = f"Cost{_in(watch)}"
-    head = ("Compared", "Told apart (AUC)", "Comes to", "Rows", "p", cost, "Moved most")
+    title = metric_title(watch)
+    head = ("Compared", "Told apart (AUC)", "Comes to", "Rows", "p", f"Gap{_in(watch)}", "Moved most")
     caption = (
         "AUC 0.5: alike; 1: told apart without fail. p: the smaller of the classifier's and the kernel means'. "
-        "Cost: the metric on the first rows minus that on the others."
+        f"Gap: {title} on the first rows minus that on the others."
     )
+    if any(test.kind == "group" for test in tests):
+        caption += " A value of a column is compared with all other rows."
+    if any(_comes_to(test, len(shift.tests)) == DIFFERS for test in tests):
+        caption += f" “{first_up(DIFFERS)}”: as most values of its column do, or without harm."
     return Part(
         _check("shift", "Shift between parts of the data", shift.state, shift.text),
         [],
@@ -190,6 +209,12 @@ def _shift(shift: Shift, watch: str) -> Part:
         "",
         [Table(caption, head, rows, len(shift.tests) - len(tests))] if rows else [],
     )
+
+
+def _comes_to(test: ShiftTest, tests: int) -> str:
+    """The state in words, of so many tests; rows that are apart and need no action are not the same as alike ones."""
+    apart = test.auc.low >= APART or 2 * min(test.p, test.mmd_p) * tests <= CHANCE
+    return DIFFERS if test.state == "ok" and apart else STATES[test.state][1]
 
 
 def _subgroups(found: Diagnostics, index: int, watch: str) -> Part:
@@ -235,16 +260,20 @@ def _calibration(calibration: Calibration) -> Part:
     ]  # fmt: skip
     if calibration.temperature is not None:
         facts.append(("logits are divided by", f"{calibration.temperature:.3f}"))
+    answers = sum(b.rows for b in bins)  # of several labels, each is one
+    rows = f"{calibration.rows:,} test rows"
+    said = rows if answers == calibration.rows else f"{answers:,} answers on {rows}"
     caption = (
-        f"{calibration.rows:,} test rows in {len(bins)} bins. Above the dashed line: not sure enough; below: too sure."
+        f"{said} in {len(bins)} bin{'s' if len(bins) != 1 else ''}. Above the dashed line: not sure enough; below: "
+        "too sure."
     )
     return Part(
         _check("calibration", "Calibration", calibration.state, calibration.text),
         facts,
-        [drawn] if drawn and bins else [],
+        [drawn] if drawn and len(bins) > 1 else [],
         caption,
         [],
-        ("Confidence", "Rows", "Mean confidence", "Right", "Interval"),
+        ("Confidence", "Rows" if answers == calibration.rows else "Answers", "Mean confidence", "Right", "Interval"),
         [
             (f"{b.low:.2f} to {b.high:.2f}", f"{b.rows:,}", f"{b.confidence:.3f}", f"{b.accuracy.value:.3f}",
              f"{b.accuracy.low:.3f} to {b.accuracy.high:.3f}")
@@ -274,7 +303,7 @@ def _unusual(unusual: OutOfDistribution, watch: str) -> Part:
             ("threshold, a distance of features", number(unusual.threshold)),
         ],
         [drawn] if drawn else [],
-        "Where the curve falls towards the right, the unusual rows are those that it gets wrong.",
+        "A curve that falls from left to right: the model does worse on the unusual rows. Small steps are chance.",
         [table] if table else [],
     )
 
@@ -294,10 +323,14 @@ def _robustness(robustness: Robustness, watch: str) -> Part:
     for corruption, last, bar in zip(ranked, lasts, _bars(lasts), strict=True):
         by = {severity: drop for severity, _, drop in corruption.points}
         cells = tuple(_interval(by.get(severity), watch) for severity in severities)
-        rows.append(Measured(corruption.name, last, bar, cells, corruption.name == robustness.worst))
+        surely = bool(corruption.points) and corruption.points[-1][2].high < 0
+        rows.append(Measured(corruption.name, last, bar, cells, surely and corruption.name == robustness.worst))
     head = ("Corruption", f"{title} at its highest", *(f"Change at {s}{_in(watch)}" for s in severities))
     left = len(ranked) - len(series)
-    caption = f"{robustness.rows:,} test rows" + (f"; {left} more that cost less are in the table." if left else ".")
+    more = "" if not left else "; the table has one more, which costs less" if left == 1 else (
+        f"; the table has {left} more, which cost less"
+    )  # fmt: skip
+    caption = f"{robustness.rows:,} test rows{more}."
     return Part(
         _check("robustness", "Robustness", robustness.state, robustness.text),
         [(f"{title} as they are", _plain(robustness.plain))],

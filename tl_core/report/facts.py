@@ -94,8 +94,9 @@ class ReportFacts:
 
     strategy: the one that was fitted; ranking: which backbones competed, and how that went; tuning: how the model was
     trained; examples: rows worth looking at, by kind and the worst first; provenance: name -> version or other text;
-    config: YAML; run: seconds per step, None where the page has to be the same after every run; diagnostics: what was
-    looked for, None where that was turned off; samples: test rows behind the confusion matrix, the errors first.
+    config: YAML; run, cpu: seconds and CPU seconds per step, None where the page has to be the same after every run;
+    diagnostics: what was looked for, None where that was turned off; samples: test rows behind the confusion matrix,
+    the errors first.
     """
 
     title: str
@@ -110,6 +111,7 @@ class ReportFacts:
     provenance: Mapping[str, str] = field(default_factory=dict)
     config: str = ""
     run: Mapping[str, float] | None = None
+    cpu: Mapping[str, float] | None = None
     diagnostics: Diagnostics | None = None
     samples: Sequence[Sample] = ()
 

@@ -12,6 +12,7 @@ from tl_core.evaluation import Interval, metric_title, verdict
 from tl_core.report import plots
 from tl_core.report.actions import actions
 from tl_core.report.diagnosis import diagnosis
+from tl_core.report.energy import energy
 from tl_core.report.facts import Example, ReportFacts, Sample
 from tl_core.report.ranking_section import ranking_section
 from tl_core.report.samples import grouped, weight
@@ -30,7 +31,7 @@ GALLERIES = {
     "worst": ("errors", "Worst errors"),
     "mislabelled": ("mislabelled", "Likely mislabelled"),
     "leaked": ("leaked", "Leaked pairs"),
-    "unusual": ("unlike", "Unlike the training rows"),
+    "unusual": ("unlike", "Least like the training rows"),
 }
 
 
@@ -95,7 +96,9 @@ def _context(facts: ReportFacts, room: int) -> dict[str, Any]:
         "quarantine": facts.data.quarantine[:MAX_QUARANTINE],
         "config": facts.config[:MAX_CONFIG_CHARACTERS],
         "splits": _splits(facts),
+        "energy": energy(facts.cpu) if facts.cpu else "",
         "label_word": "label" if evaluation.task == "multilabel" else "class",
+        "nothing": "none" if evaluation.task == "multilabel" else "",
     }
 
 

@@ -69,7 +69,7 @@
   // A row that a gallery shows as well: its content stands in the file once, and is shown here too.
   for (const link of document.querySelectorAll("#rows a.twin")) {
     const sample = document.querySelector(link.getAttribute("href") + " .sample");
-    if (sample) link.after(...[...sample.childNodes].map((node) => node.cloneNode(true)));
+    if (sample) link.before(...[...sample.childNodes].map((node) => node.cloneNode(true)));
   }
 
   // A link into a folded part opens it, and printing unfolds everything.

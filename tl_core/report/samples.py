@@ -60,7 +60,7 @@ def choose_samples(table: pa.Table, render: Render, *, limit: int = MAX_SAMPLES)
             room, fragment = (room, None) if size > room else (room - size, fragment)
         found.append(
             Sample(
-                int(line["row"]), str(line["id"]), _text(line["label"]), _text(line["predicted"]),
+                int(line["row"]), str(line["id"]), shown(line["label"]), shown(line["predicted"]),
                 None if line["probability"] is None else round(float(line["probability"]), 4), fragment,
             )
         )  # fmt: skip
@@ -112,5 +112,6 @@ def _right(lines: list[Line]) -> list[Line]:
     ]
 
 
-def _text(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A label or a value as people read it."""
     return number(value) if isinstance(value, float) else str(value)

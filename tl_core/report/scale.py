@@ -24,10 +24,19 @@ class Scale:
         if self.log:
             first, last = math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9)
             stride = max(1, math.ceil((last - first + 1) / (count + 2)))
-            return [(self.at(10.0**e), f"{10.0**e:g}") for e in range(first, last + 1, stride)]
+            return [(self.at(10.0**e), _text(10.0**e)) for e in range(first, last + 1, stride)]
         step = _round_step((self.high - self.low) / count)
         lowest, highest = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
-        return [(self.at(i * step), f"{i * step:.6g}") for i in range(lowest, highest + 1)]
+        return [(self.at(i * step), _text(i * step)) for i in range(lowest, highest + 1)]
+
+
+def _text(value: float) -> str:
+    """A tick's number: short where it is small, as along the left edge there is little room."""
+    text = f"{value:.6g}" if abs(value) >= 1e-3 or not value else f"{value:.3g}"
+    if 0 < abs(value) < 1e-3 and "e" not in text:
+        mantissa, _, power = f"{value:.2e}".partition("e")
+        text = f"{float(mantissa):g}e{int(power)}"
+    return text.replace("e-0", "e-").replace("e+0", "e+")
 
 
 def fitting(values: Sequence[float]) -> Scale:

@@ -24,7 +24,8 @@ def render(template: str, context: Mapping[str, Any]) -> str:
     )
     environment.filters |= {
         "short": short, "number": number, "percent": percent, "quantity": quantity, "multiple": multiple,
-        "listed": listed, "first_up": first_up, "breakable": breakable,
+        "listed": listed, "first_up": first_up, "breakable": breakable, "coded": coded,
+        "signed": signed,
     }  # fmt: skip
     style = (HERE / "style.css").read_text(encoding="utf-8")
     page = environment.get_template(template).render({**context, "style": style})
@@ -34,7 +35,7 @@ def render(template: str, context: Mapping[str, Any]) -> str:
 def number(value: float) -> str:
     """Three decimals below 10 (metrics), four significant digits above (values with a unit)."""
     text = f"{value:.3f}" if abs(value) < 10 else f"{value:,.4g}" if abs(value) < 1e6 else f"{value:.3e}"
-    return text.replace("-", "−")
+    return text.removeprefix("-" if text == "-0.000" else "").replace("-", "−")
 
 
 def short(text: str, limit: int = LABEL_CHARACTERS) -> str:
@@ -47,6 +48,21 @@ def breakable(text: str) -> Any:
     from markupsafe import Markup, escape
 
     return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[._/#])", text))
+
+
+def coded(text: str) -> Any:
+    """A sentence as HTML in which what stands between backticks is code."""
+    from markupsafe import Markup, escape
+
+    parts = text.split("`")
+    if len(parts) % 2 == 0:  # one of them has no other end
+        return escape(text)
+    return Markup("").join(Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(parts))
+
+
+def signed(text: str) -> str:
+    """A sentence with the minus sign before negative numbers, as everywhere on the pages."""
+    return re.sub(r"(?<![^\s(])-(?=\d)", "−", text)
 
 
 def first_up(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from tl_core.report.lines import Lines, Series, finite, picture
@@ -84,8 +85,11 @@ def rate_picture(found: FoundRate) -> Lines | None:
     )
 
 
-def curve_picture(curve: LearningCurve, metric: str) -> Lines | None:
-    """Metric over the number of training rows, and what twice as many are expected to bring."""
+def curve_picture(curve: LearningCurve, metric: str, most: float = math.inf) -> Lines | None:
+    """Metric over the number of training rows, and what twice as many are expected to bring.
+
+    most: the largest value that the metric can have.
+    """
     points = sorted(curve.points, key=lambda p: p.rows)
     band = [(float(p.rows), p.low, p.high) for p in points if p.low is not None and p.high is not None]
     series = [Series("measured, with its interval", TRAIN, [(float(p.rows), p.value) for p in points], band)]
@@ -93,10 +97,10 @@ def curve_picture(curve: LearningCurve, metric: str) -> Lines | None:
     if points and curve.gain is not None:
         last = points[-1]
         low, high = (curve.gain if end is None else end for end in (curve.gain_low, curve.gain_high))
-        ahead = [(float(last.rows), last.value), (2.0 * last.rows, last.value + curve.gain)]
+        ahead = [(float(last.rows), last.value), (2.0 * last.rows, min(last.value + curve.gain, most))]
         cone = [
             (float(last.rows), last.value, last.value),
-            (2.0 * last.rows, last.value + low, last.value + high),
+            (2.0 * last.rows, min(last.value + low, most), min(last.value + high, most)),
         ]
         series.append(Series("expected of twice the rows", VAL, ahead, cone))
         words += f", from {number(points[0].value)} on {points[0].rows} to {number(last.value)} on {last.rows}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -228,7 +229,7 @@ def _groups(tuning: Tuning, metric: str) -> list[Group]:
             [[f"{s.strength:g}", *map(_number, (s.train, s.val, s.val_loss))] for s in tuning.probe.path],
         )
         groups.append(Group(title, caption, drawn, numbers))
-    if tuning.curve and (drawn_curve := curve_picture(tuning.curve, metric)):
+    if tuning.curve and (drawn_curve := curve_picture(tuning.curve, metric, 1.0 if tuning.unit else math.inf)):
         numbers = Numbers(
             "The learning curve in numbers",
             ["Share", "Training rows", first_up(metric), "Interval"],

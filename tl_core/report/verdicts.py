@@ -87,7 +87,7 @@ def _strategy(tuning: Tuning) -> Said:
         return Said("Strategy", "bad", "broke off", f"{text} {sentence(tuning.finetune.stopped or '')}", "training")
     tried = tuning.decision.tried if tuning.decision else []
     clear = len(tried) > 1 and (tried[1].gap_low or 0.0) > 0
-    return Said("Strategy", "good" if clear else "plain", tuning.strategy.replace("_", "-"), text, "training")
+    return Said("Strategy", "good" if clear else "plain", tuning.strategy, text, "training")
 
 
 def _checks(checked: list[tuple[str, str]]) -> Said:

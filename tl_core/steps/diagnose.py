@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ from tl_core.diagnostics.shift import shift
 from tl_core.diagnostics.subgroups import subgroups
 from tl_core.diagnostics.unusual import unusual
 from tl_core.extraction import embed
-from tl_core.heads import linear_heads
+from tl_core.heads import linear_head
 from tl_core.training import Job, fit
 from tl_core.training.job import decoded
 from tl_core.types import SPLITS
@@ -60,7 +61,7 @@ def diagnose(job: Job, bundle: ModelBundle, answers: Answers, strength: float | 
         subgroups(answers.predictions, truth, task, values, column, **of_test)
         for column, values in manifest.attributes(test).items()
     ]
-    return Diagnostics(
+    result = Diagnostics(
         calibration=calibration(
             answers.predictions, truth, task, temperature=bundle.facts["training"].get("temperature"), **of_test
         ),
@@ -77,8 +78,7 @@ def diagnose(job: Job, bundle: ModelBundle, answers: Answers, strength: float | 
         if bundle.reference is None
         else unusual(
             bundle.reference, answers.embeddings, answers.predictions, truth, task,
-            [sample.id for sample in manifest.samples(test)], test.tolist(),
-            **of_test,
+            manifest.ids(test), test.tolist(), **of_test,
         ),
         robustness=robustness(
             manifest, test, job.loader, _predictor(bundle), truth, task, most=settings.robustness,
@@ -87,6 +87,7 @@ def diagnose(job: Job, bundle: ModelBundle, answers: Answers, strength: float | 
         if settings.robustness
         else None,
     )  # fmt: skip
+    return dataclasses.replace(result, skipped=tuple(_skipped(result, job)))
 
 
 @dataclass(frozen=True)
@@ -110,16 +111,37 @@ class _Every:
             rows,
             job.features(rows).numpy(),
             manifest.target_array(rows),
-            [sample.id for sample in manifest.samples(rows)],
+            manifest.ids(rows),
             manifest.digests(rows),
             [split for split, part in parts.items() for _ in part],
             manifest.groups(rows),
         )
 
 
+def _skipped(found: Diagnostics, job: Job) -> Iterator[str]:
+    """What was not looked at, and why."""
+    number = job.task.task == "regression"
+    if found.calibration is None:
+        yield "calibration: a number has no probability"
+    if found.labels is None:
+        yield f"label errors: {'a number has no class' if number else 'too few rows whose labels can be judged'}"
+    if found.leakage is None:
+        yield "leakage: there are no other rows than test rows"
+    if found.shift is None:
+        yield "shift: there are no two sets of rows to compare"
+    if not found.subgroups:
+        yield "groups: no column (data.group, data.attributes) has two values of ten test rows"
+    if found.unusual is None:
+        yield "unusual rows: the model keeps no training rows to compare with"
+    if found.robustness is None:
+        off = job.config.evaluate.robustness == 0
+        known = "too few test rows for it" if job.loader.corruptions else f"{job.manifest.modality} has no corruptions"
+        yield f"robustness: {'evaluate.robustness is 0' if off else known}"
+
+
 def _strength(job: Job) -> float:
     """What validation rows choose for a linear probe."""
-    linear = next(spec for spec in linear_heads(job.manifest.modality) if spec.task == job.task.task)
+    linear = linear_head(job.manifest.modality, job.task.task)
     facts = fit(job.replace(head_spec=linear).tuned(strategy="probe", refit=False)).facts
     return float(facts["probe"]["strength"])
 

@@ -14,7 +14,7 @@ from tl_core.engines import resolve_precision
 from tl_core.evaluation import majority_predictions
 from tl_core.evaluation.baseline import plain_features
 from tl_core.extraction import features
-from tl_core.heads import linear_heads
+from tl_core.heads import linear_head
 from tl_core.selection.speed import speed_of
 from tl_core.steps.backbone import Lazy
 from tl_core.store import Space
@@ -71,8 +71,8 @@ def random_predictions(job: Job, rows: np.ndarray, facts: Mapping[str, Any]) -> 
 
 def probe_predictions(job: Job, x_train: torch.Tensor, x_val: torch.Tensor, x: torch.Tensor) -> np.ndarray:
     """What a linear probe says of features [N, D] after learning from others, with the settings of the model's own."""
-    manifest, tune = job.manifest, job.config.tune
-    head_spec = next(h for h in linear_heads(manifest.modality) if h.task == job.task.task)
+    tune = job.config.tune
+    head_spec = linear_head(job.manifest.modality, job.task.task)
     head = head_spec.build(x.shape[1], job.task)
     y_train, y_val = job.targets(job.train), job.targets(job.val)
     fit = fit_probe(

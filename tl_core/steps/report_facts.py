@@ -25,6 +25,7 @@ from tl_core.report import (
     Tuning,
     choose_samples,
 )
+from tl_core.report.samples import shown
 from tl_core.training import Job
 from tl_core.types import SPLITS
 from tl_core.workspace import Workspace
@@ -77,8 +78,8 @@ def report_facts(
         samples=samples,
         diagnostics=diagnostics,
         provenance={name: installed(name) for name in ("tl-core", "torch", "numpy")},
-        # where features lie is a matter of the host, and changes no result
-        config=yaml.safe_dump(job.config.model_dump(mode="json", exclude={"store"}), sort_keys=False),
+        # neither where features lie nor what the gate asks for changes a result
+        config=yaml.safe_dump(job.config.model_dump(mode="json", exclude={"gate", "store"}), sort_keys=False),
     )
 
 
@@ -131,7 +132,7 @@ class Shown:
 
     def _example(self, row: int, kind: Any, *, predicted: str | None = None, **more: Any) -> Example:
         sample, line = self._job.manifest.sample(row), self._lines.get(row)
-        said = str(line["predicted"]) if line is not None else ""
+        said = shown(line["predicted"]) if line is not None else ""
         return Example(
             id=sample.id,
             label=str(sample.label),

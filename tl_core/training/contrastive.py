@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from contextlib import closing
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +12,8 @@ from torch import Tensor
 
 from tl_core.engines import resolve_precision
 from tl_core.errors import UserError
-from tl_core.progress import progress
 from tl_core.training.average import put
+from tl_core.training.checkpointed import Checkpointed, DivergedError, Position
 from tl_core.training.finetune import channels_last, embeddings_by, repeatable
 from tl_core.training.job import Fitted, decoded
 from tl_core.training.loop import Training
@@ -22,6 +21,7 @@ from tl_core.training.plan import plan_of
 from tl_core.training.probe import fit_probe
 from tl_core.training.processes import processes
 from tl_core.training.sources import RawSource, SourceFacts, source_of
+from tl_core.training.state import read_state, state_key
 from tl_core.training.trained import Trained
 from tl_core.types import Backbone, Head
 from tl_core.watch import watch_metric
@@ -53,13 +53,21 @@ class Pairs(Head):
         return logits
 
 
+@dataclass
+class Progress(Position):
+    """How far the tuning by pairs has come. losses: the mean one of each finished epoch."""
+
+    losses: list[float] = field(default_factory=list)
+
+
 def contrastive(job: Job) -> Fitted:
     """Tune the backbone so that samples of one class point one way, then fit the probe on its embeddings.
 
     As SetFit does (Tunstall et al. 2022, arXiv:2209.11055), but with all pairs of a batch instead of drawn ones, and by
     tl's own loop: `train_from`, `update`, `epochs`, `lr` and the other keys of training mean what they mean elsewhere.
     No epoch is chosen: the last one's weights are taken, as a few validation rows could not tell epochs apart; they
-    choose the probe's strength. A fit that is cut short begins anew, and ends with the same bytes.
+    choose the probe's strength. The state is saved in `job.state`, as that of fine-tuning is: a run that was killed
+    goes on from there and ends with the same bytes.
     Raises UserError, all faults at once, on settings and tasks that pairs make no sense with, and where the training
     diverges.
     """
@@ -74,7 +82,8 @@ def contrastive(job: Job) -> Fitted:
         trained = Trained(backbone, plan, tune, body.config.seed)
         precision = tune.precision if tune.precision != "auto" else resolve_precision("auto", device, {})
         training = Training(body, backbone, Pairs(), trained, source, precision, processes(device))
-        losses = _train(training)
+        key = state_key(job, backbone.fingerprint, precision, 1, source.start)
+        losses = _train(training, key)
         trained.finish()
         x_train, x_val = (_embedded(body, backbone, rows) for rows in (job.train, job.val))
     y_train, y_val = job.targets(job.train), job.targets(job.val)
@@ -102,28 +111,26 @@ def contrastive(job: Job) -> Fitted:
     )
 
 
-def _train(training: Training) -> list[float]:
-    """Train all epochs; the mean loss of each. Raises UserError where it diverges."""
-    tune, losses = training.job.config.tune, []
-    for epoch in range(1, training.epochs + 1):
-        total = 0.0
-        with (
-            progress(len(training.job.train), f"pairs, epoch {epoch}/{training.epochs}", unit="sample") as bar,
-            closing(training.epoch(epoch)) as steps,
-        ):
-            for number, (rows, _, loss) in enumerate(steps, 1):
-                if not math.isfinite(loss):
-                    raise UserError(
-                        f"the contrastive tuning diverged in epoch {epoch}, batch {number}: the loss is not finite; "
-                        f"lower tune.lr (now {tune.lr:g}), or raise tune.warmup (now {tune.warmup:g})"
-                    )
-                total += loss * len(rows)
-                bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
-                bar.update(len(rows))
-        losses.append(total / len(training.job.train))
+def _train(training: Training, key: str) -> list[float]:
+    """Train all epochs, from the state that is saved under the key where there is one; the mean loss of each.
+
+    Raises UserError where it diverges.
+    """
+    steps = Checkpointed(training, key, Progress(), lambda: ({}, {}))
+    if (saved := read_state(training.job.state, key)) is not None:
+        steps.resume(saved)
+    try:
+        with steps.under_way():
+            while steps.at.epoch <= training.epochs and not steps.asked():
+                if steps.train("pairs, "):
+                    steps.at.losses.append(steps.at.loss / len(training.job.train))
+                    steps.at.next_epoch()
+                    steps.save_if_cheap()
+    except DivergedError as error:
+        raise UserError(f"the contrastive tuning diverged {error}") from error
     if training.average is not None:
         put(training.average.tensors, training.live)
-    return losses
+    return steps.at.losses
 
 
 def _embedded(job: Job, backbone: Backbone, rows: np.ndarray) -> Tensor:

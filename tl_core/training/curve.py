@@ -26,7 +26,7 @@ from tl_core.selection.crossval import deal
 from tl_core.selection.outcomes import Floats, Outcomes
 from tl_core.selection.sample import strata
 from tl_core.types import Task
-from tl_core.watch import DEFAULT
+from tl_core.watch import DEFAULT, metric_title
 
 SHARES = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0)
 FOLDS = 5
@@ -231,7 +231,7 @@ def _verdict(low: float, high: float) -> str:
 
 
 def _sentence(verdict: str, metric: str, gain: float, low: float, high: float) -> str:
-    name = metric.replace("_", " ")
+    name = metric_title(metric)
     span = f"twice the rows are expected to change {name} by {gain:+.3f} ({low:+.3f} to {high:+.3f})"
     why = {
         "more data would help": f"which is {MATTERS:g} or more for all we can tell",

@@ -14,7 +14,7 @@ import numpy as np
 
 from tl_core.selection.outcomes import Outcomes
 from tl_core.types import HeadSpec, Task
-from tl_core.watch import DEFAULT, watch_metric
+from tl_core.watch import DEFAULT, metric_title, watch_metric
 
 LOST = 0.5  # share of the gain over the floor that is lost on new rows, from which on a model has memorised
 DRAWS = 1000
@@ -51,7 +51,7 @@ def memorised(
     gained = sign * (train - floor)
     learnt_noise = gained > 0 and ends[0] > LOST * gained
     lost = gap / gained if gained > 0 else 0.0
-    name = spec.watch.replace("_", " ")
+    name = metric_title(spec.watch)
     text = f"{name} is {train:.3f} on training rows and {val:.3f} on validation rows"
     if learnt_noise:
         text += (

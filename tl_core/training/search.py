@@ -57,9 +57,15 @@ def search(job: Job) -> Found:
     kept in `tune.search.storage`, else in a SQLite file in `job.state`, under a digest of all that decides them: a
     search that was killed ends as it would have, and a longer one goes on from a shorter one. A trial that diverges
     counts as pruned. Of processes that were launched together each tries the same, and the first keeps it.
-    Raises UserError where Optuna is missing, where the storage can't be opened, and where no trial can be fitted.
+    Raises UserError where Optuna is missing, where the storage can't be opened, where no trial can be fitted, and with
+    contrastive tuning.
     """
     _require()
+    if job.config.tune.strategy == "contrastive":
+        raise UserError(
+            f"config key 'tune.search.trials' can't be {job.config.tune.search.trials} with tune.strategy=contrastive: "
+            "what a search changes are settings of other strategies; set it to 0"
+        )
     with _quiet():
         return _Search(job).go()
 

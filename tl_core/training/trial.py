@@ -187,7 +187,9 @@ def _why(found: Sequence[Standing], losses: Mapping[str, float | None], chosen: 
     own, other = losses[rival.name], losses[PROBE]
     if own is not None and other is not None:
         said += f", log loss {own:.3f} against {other:.3f}"
-    return f"fine-tuning {'pays' if rival.name == chosen else 'does not clearly pay'}: {said}"
+    surely = rival is found[0] and not probe.tied  # else log loss has decided between strategies that tie
+    pays = "does not clearly pay" if rival.name != chosen else "pays" if surely else "seems to pay"
+    return f"fine-tuning {pays}: {said}"
 
 
 def _facts(

@@ -30,11 +30,15 @@ ARTIFACTS = "artifacts"
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="Where the page goes [compare.html beside the first run's report].")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON; the page only with --html.")
-def compare(runs: tuple[str, ...], html: Path | None, as_json: bool) -> None:
+@click.option("--store", type=click.Path(path_type=Path), metavar="FOLDER",
+              help="A feature store to look in as well [those of the projects and of the user's cache].")  # fmt: skip
+def compare(runs: tuple[str, ...], html: Path | None, as_json: bool, store: Path | None) -> None:
     """Hold finished runs against the first one: metrics, paired tests on the test rows that they share, what differs.
 
+    Rows that only one of them has are compared with the other's, by features that are stored already.
+
     RUN is a project, an output folder of `tl run --data`, an artifacts folder, or a git revision of the project here:
-    tl compare HEAD~1 .
+    tl compare HEAD~1 . Its models' names in the registry do as well: tl compare champion challenger
     """
     from tl_core.errors import UserError
 
@@ -45,7 +49,10 @@ def compare(runs: tuple[str, ...], html: Path | None, as_json: bool) -> None:
         from tl_core.report import ComparedRun, compare_runs, render_comparison
         from tl_core.workspace import write_text
 
-        comparison = compare_runs([ComparedRun.load(name, place.artifacts) for name, place in places.items()])
+        comparison = compare_runs(
+            [ComparedRun.load(name, place.artifacts) for name, place in places.items()],
+            stores=_stores([place.root for place in places.values()], store),
+        )
     if as_json:
         click.echo(json.dumps(comparison.as_json(), indent=2, ensure_ascii=False, allow_nan=False))
     else:
@@ -71,6 +78,7 @@ def find_runs(runs: Sequence[str], scratch: Callable[[], Path]) -> dict[str, Pla
     are named twice.
     """
     from tl_core.errors import UserError
+    from tl_flows.model_names import revision_named, say_path_wins
     from tl_flows.project import find_project
 
     project = find_project(Path.cwd())
@@ -82,12 +90,14 @@ def find_runs(runs: Sequence[str], scratch: Callable[[], Path]) -> dict[str, Pla
         if run in found or (artifacts and artifacts.resolve() in {place.artifacts for place in found.values()}):
             faults.append(f"{run} is named twice; name each run once")
         elif artifacts is not None:
+            say_path_wins(folder)
             found[run] = Place(artifacts.resolve(), artifacts.resolve().parent)
         elif not folder.exists() and project is not None:
             from tl_flows.versioning import outputs_at
 
             place = Place(scratch() / ARTIFACTS, project)
-            outputs_at(project, run, [f"{ARTIFACTS}/{output}" for output in OUTPUTS], place.artifacts.parent)
+            revision = revision_named(project, run)
+            outputs_at(project, revision, [f"{ARTIFACTS}/{output}" for output in OUTPUTS], place.artifacts.parent)
             found[run] = place
         else:
             faults.append(
@@ -99,6 +109,15 @@ def find_runs(runs: Sequence[str], scratch: Callable[[], Path]) -> dict[str, Pla
     names = {run: place.root.name if Path(run).exists() else run for run, place in found.items()}
     alike = Counter(names.values())
     return {run if alike[names[run]] > 1 else names[run]: place for run, place in found.items()}
+
+
+def _stores(roots: Sequence[Path], named: Path | None) -> list[Path]:
+    """The feature stores that runs in these folders use, each once, and the one that the user names."""
+    from tl_flows.stores import open_store, workspace_of
+
+    workspaces = [workspace_of(root) for root in roots]
+    also = [] if named is None else [open_store(named, workspaces[0]).root]
+    return list(dict.fromkeys([*(workspace.store for workspace in workspaces), *also]))
 
 
 def _beside_report(root: Path) -> Path:
@@ -137,7 +156,7 @@ def _metrics(comparison: Comparison) -> Table:
 
 
 def _tell_pair(pair: Pair, reference: str) -> None:
-    from tl_core.report.compare_page import data_changes, details
+    from tl_core.report.compare_page import data_changes, details, shift_sentences
     from tl_flows.commands.tables import print_table
 
     click.echo("\n".join([pair.result.text, *details(pair, reference)]))
@@ -162,6 +181,8 @@ def _tell_pair(pair: Pair, reference: str) -> None:
             ("sample", "label", reference, pair.name), [(row.id, row.label, row.first, row.second) for row in samples]
         )
     click.echo(f"\ndata: {data_changes(pair)}")
+    for sentence in shift_sentences(pair):
+        click.echo(f"shift: {sentence}")
     for title, rows in (("config", pair.config), ("made of", pair.made_of)):
         for row in rows:
             click.echo(f"{title}: {row.key}: {row.first} -> {row.second}")

@@ -32,9 +32,10 @@ def explain(
 ) -> None:
     """Show what the model in BUNDLE (a run's model/ folder) looked at in files, folders, table rows or texts.
 
+    BUNDLE may also be a name in the model registry of the project here: champion, challenger, or a version such as v3.
+
     Prints where it looked, and writes one HTML page with the pictures, words or sounds marked.
     """
-    from tl_core.bundle import ModelBundle
     from tl_core.errors import UserError
     from tl_core.explain import explain as explain_one
     from tl_core.explain import failed
@@ -45,10 +46,7 @@ def explain(
     if not files and not texts:
         raise UserError("nothing to explain: name files, folders or tables, or give --text TEXT")
     registry = load_registry()
-    folder = bundle / "model" if (bundle / "model" / "bundle.json").is_file() else bundle
-    model = ModelBundle.load(folder, registry, backbone)
-    for note in model.notes:
-        click.echo(f"tl: {note}", err=True)
+    model = prediction_io.opened(bundle, registry, backbone)
     _require_classes(labels, model.targets)
     rows = prediction_io.items(files, texts, model.loader, registry.loaders(), column)
     if len(rows) > MOST:

@@ -24,10 +24,11 @@ def predict(
 ) -> None:
     """Label files, folders, the rows of tables, or texts with the model in BUNDLE (a run's model/ folder).
 
+    BUNDLE may also be a name in the model registry of the project here: champion, challenger, or a version such as v3.
+
     Rows keep the order of the input; one that can't be used gets its error. One that is unlike the training data is
     marked with how unusual it is: 1 is the distance that 95% of rows like the validation rows lie within.
     """
-    from tl_core.bundle import ModelBundle
     from tl_core.errors import UserError
     from tl_core.registry import load_registry
     from tl_flows import prediction_io
@@ -37,10 +38,7 @@ def predict(
     if not files and not texts:
         raise UserError("nothing to predict: name files, folders or tables, or give --text TEXT")
     registry = load_registry()
-    folder = bundle / "model" if (bundle / "model" / "bundle.json").is_file() else bundle
-    model = ModelBundle.load(folder, registry, backbone)
-    for note in model.notes:
-        click.echo(f"tl: {note}", err=True)
+    model = prediction_io.opened(bundle, registry, backbone)
     rows = prediction_io.items(files, texts, model.loader, registry.loaders(), column)
     predictions = prediction_io.predict(model, rows)
     if out is not None:

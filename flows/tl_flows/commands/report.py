@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
 
@@ -16,19 +17,42 @@ def report(run: Path | None, output: Path | None, show: bool) -> None:
     """Render the report of RUN with the seconds of each step, and print its verdicts and where it lies.
 
     RUN is a project, an output folder of `tl run --data` or an artifacts folder; without it the project that this
-    folder lies in, else tl-run/.
+    folder lies in, else tl-run/. It may also be a name in the model registry of the project here: champion, challenger,
+    or a version such as v3.
     """
     from tl_core.workspace import Workspace
     from tl_flows.runs import render_timed
 
-    folder, target = _places(run)
-    workspace = Workspace(root=folder, store=folder / ".tl", cache=folder / ".tl")
-    path = render_timed(workspace, output.resolve() if output else target)
-    for line in _said(workspace.step("evaluate") / "report.json"):
-        click.echo(line)
+    with TemporaryDirectory(prefix="tl-report-") as scratch:
+        folder, target = _registered(run, Path(scratch)) or _places(run)
+        workspace = Workspace(root=folder, store=folder / ".tl", cache=folder / ".tl")
+        path = render_timed(workspace, output.resolve() if output else target)
+        for line in _said(workspace.step("evaluate") / "report.json"):
+            click.echo(line)
     click.echo(str(path))
     if show:
         click.launch(str(path))
+
+
+def _registered(run: Path | None, scratch: Path) -> tuple[Path, Path] | None:
+    """The same for a name in the model registry: `scratch` with what its commit holds; None where it is no such name.
+
+    A path that exists wins, which is said.
+    """
+    from tl_flows.model_names import is_name, require_here, say_path_wins, version_named
+
+    if run is None or not is_name(str(run)):
+        return None
+    if run.exists():
+        say_path_wins(run)
+        return None
+    from tl_flows.version_facts import REPORT
+    from tl_flows.versioning import outputs_at
+
+    project = require_here(str(run))
+    version = version_named(project, str(run))
+    outputs_at(project, version.commit, [REPORT], scratch)
+    return scratch, project / ".tl" / f"report-{version.name}.html"
 
 
 def _places(run: Path | None) -> tuple[Path, Path]:

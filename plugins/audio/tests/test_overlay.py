@@ -60,6 +60,10 @@ def test_windows_are_laid_over_the_clip():
     assert np.isnan(heat[:, 3 * step :]).all()
     filled = overlay.on_clip([Heat(np.array([[1, 2, 3, 4]], np.float32), Span(0.0, 4.0))], 1.0)
     assert filled.max() < 2.1  # what fills a short clip up is not shown
+    assert (
+        overlay.on_clip([Heat(one, Span(0.0, 9e5))], 1e-3).tolist()
+        == overlay.on_clip([Heat(one, Span(0.0, 1.0))], 1.0).tolist()
+    )  # in the memory of the picture, not of the span
 
 
 def test_where_in_words():
@@ -78,6 +82,13 @@ def test_a_long_loud_clip_stays_small(write_sound):
     found = AudioLoader().overlay(path, [one, one])
     assert len(found.html) < 100_000
     assert "the first 10 of 12.0 s" in found.html
+
+
+@pytest.mark.parametrize("rate", [100, 6000, 9999, 16_000, 37_800, 192_000])
+def test_sounds_of_any_rate_are_played(write_sound, sound, rate):
+    path = write_sound("a.wav", sound(2.0, rate=rate) if rate > 1000 else np.zeros(200, np.float32), rate=rate)
+    found = AudioLoader().overlay(path, [saliency((np.ones((4, 4)), Span(0.0, 2.0, (50.0, 8000.0))))])
+    assert 'src="data:audio/mpeg;base64,' in found.html
 
 
 @pytest.mark.parametrize("family", ["wav2vec2", "hubert", "wavlm", "whisper", "ast"])

@@ -14,7 +14,8 @@ from tl_audio.loader import Clip
 from tl_core import Heat, Overlay, Saliency, coloured
 
 WIDTH, HEIGHT = 320, 96  # pixels of a spectrogram
-MAX_SECONDS, RATE = 10.0, 16_000  # of the player; MP3, since WAV would take 400 kB
+MAX_SECONDS = 10.0  # of the player
+RATES = (8000, 11_025, 12_000, 16_000)  # Hz that an MP3 may have, as far as it is worth it; WAV would take 400 kB
 _BAND = (50.0, 8000.0)  # Hz that are shown where the network names none
 _RANGE = 60.0  # dB from the loudest to what is shown as silence
 _FFT = 1024
@@ -45,11 +46,14 @@ def on_clip(heats: Sequence[Heat], seconds: float) -> np.ndarray:
     for heat in heats:
         span: Span = heat.place
         first, last = (round(at / seconds * WIDTH) for at in (span.start, span.stop))
-        if first >= min(last, WIDTH):
+        stop = min(last, WIDTH)
+        if first >= stop:
             continue
-        fine = Image.fromarray(heat.values).resize((last - first, HEIGHT), Image.Resampling.BILINEAR)
-        total[:, first : min(last, WIDTH)] += np.asarray(fine)[:, : WIDTH - first]
-        count[first : min(last, WIDTH)] += 1
+        rows, columns = heat.values.shape
+        seen = 0.0, 0.0, columns * (stop - first) / (last - first), float(rows)  # of a tiny clip next to nothing
+        fine = Image.fromarray(heat.values).resize((stop - first, HEIGHT), Image.Resampling.BILINEAR, box=seen)
+        total[:, first:stop] += np.asarray(fine)
+        count[first:stop] += 1
     return np.divide(total, count, out=np.full_like(total, np.nan), where=np.broadcast_to(count > 0, total.shape))
 
 
@@ -105,7 +109,7 @@ def _grey(clip: Clip, band: tuple[float, float]) -> np.ndarray:
 def _player(clip: Clip) -> str:
     import soundfile
 
-    rate = min(clip.rate, RATE)
+    rate = next((rate for rate in RATES if rate >= clip.rate), RATES[-1])
     samples = resampled(clip.samples[: int(MAX_SECONDS * clip.rate)], clip.rate, rate)
     buffer = io.BytesIO()
     soundfile.write(buffer, np.clip(samples, -1.0, 1.0), rate, format="MP3", subtype="MPEG_LAYER_III")

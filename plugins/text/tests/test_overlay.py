@@ -47,6 +47,13 @@ def test_scripts_without_spaces_stay_apart() -> None:
     assert len(overlay.words_of(text, heat)) == 3
 
 
+def test_a_word_of_thousands_of_letters_is_told_by_its_first() -> None:
+    heat = Heat(np.ones((1, 1), np.float32), ((0, 100_000),))
+    found = TextLoader().overlay("a" * 100_000, [Saliency("x", 0.5, (heat,), "a test")])
+    assert found.texts == (f"for it: “{'a' * 39}…”",)
+    assert len(found.html) < 500
+
+
 def test_marks_say_strength_and_sign_in_colour_and_line() -> None:
     text = "<i>pay & go</i> now"
     spans = [(0, 3), (3, 6), (7, 8), (9, 11), (11, 15), (16, 19)]

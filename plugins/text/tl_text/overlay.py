@@ -11,6 +11,7 @@ from tl_core import Heat, Overlay, Saliency
 
 SHOWN = 1500  # characters of a text: a page of them for two classes is 60 kB of marks at most
 NAMED = 3  # words that are told of either kind
+LONGEST = 40  # characters told of a word: a web address or a file's base64 may have thousands
 FAINT = 0.1  # of the strongest word, below which words stay unmarked
 _FOR, _AGAINST = "0,114,178", "213,94,0"  # blue and vermillion, told apart with any colour vision
 _STRONGEST = 0.6  # opacity: the words stay readable on light and on dark
@@ -65,9 +66,13 @@ def told(text: str, words: Sequence[Word]) -> str:
         "for it": sorted((w for w in clear if w.value > 0), key=lambda w: (-w.value, w.start)),
         "against it": sorted((w for w in clear if w.value < 0), key=lambda w: (w.value, w.start)),
     }
-    named = {kind: dict.fromkeys(text[w.start : w.stop] for w in some) for kind, some in kinds.items()}
+    named = {kind: dict.fromkeys(_short(text[w.start : w.stop]) for w in some) for kind, some in kinds.items()}
     parts = [f"{kind}: {', '.join(f'“{word}”' for word in list(some)[:NAMED])}" for kind, some in named.items() if some]
     return "; ".join(parts) or "no word of it"
+
+
+def _short(word: str) -> str:
+    return word if len(word) <= LONGEST else f"{word[: LONGEST - 1]}…"
 
 
 def _joined(left: str, right: str) -> bool:

@@ -1,0 +1,1 @@
+"""Scheduled retraining: new data in, a challenger, and a promotion only where the gate says so."""
