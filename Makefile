@@ -13,7 +13,7 @@ demo: $(STAMP)
 	$(BIN)/tl run . demo/image demo/audio
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,16 +17,19 @@ from torch import Tensor
 
 from tl_core.errors import DecodeError, FormatError, UserError
 from tl_core.extraction import embed, resolve_device
+from tl_core.extraction.rows import DTYPES
 from tl_core.pins import at_commit
 from tl_core.reference import Reference
 from tl_core.registry import Registry
-from tl_core.types import Backbone, BackboneSpec, Head, HeadSpec, Loader, Prepared, Source, Targets, Task
+from tl_core.training.seen import Seen
+from tl_core.types import Backbone, BackboneSpec, Head, HeadSpec, Identity, Loader, Prepared, Source, Targets, Task
 from tl_core.views import AllViews, at_view
 from tl_core.weights import read_json
 from tl_core.workspace import write_bytes, write_json, write_text
 
 FORMAT_VERSION = 2  # 1 had no reference
 REFERENCE = "reference.safetensors"
+SEEN = "seen.safetensors"  # of a tuned backbone alone: without one, no training can go on from it
 FACTS: dict[str, type] = {  # what no bundle is without
     "modality": str, "task": str, "classes": list, "head": str, "precision": str, "backbone": dict,
     "trained_segments": list, "training": dict,
@@ -101,6 +106,7 @@ class ModelBundle:
         ]
         if facts["trained_segments"]:
             _load_trained(built, folder / "backbone.safetensors", facts["trained_segments"])
+            built.identity = _tuned(built.identity, folder / "backbone.safetensors")
         targets = Targets(cast(Task, facts["task"]), tuple(facts["classes"]))
         head = registry.head(facts["modality"], targets.task, facts["head"]).build(built.feature_dim, targets)
         _load_head(head, folder / "head.safetensors")
@@ -182,11 +188,13 @@ def save_bundle(
     precision: str,
     training: Mapping[str, Any],
     reference: Reference | None = None,
+    seen: Seen | None = None,
 ) -> None:
     """Write a bundle. trained: names of the segments whose weights changed; only those are stored.
 
     training: JSON-able facts for the model card (data version, rows, strategy, validation metrics); reference: made of
-    embeddings by this very backbone, without which predictions don't say how unusual a source is.
+    embeddings by this very backbone, without which predictions don't say how unusual a source is; seen: the rows
+    that the trained segments have seen.
     """
     facts = {
         "format": FORMAT_VERSION,
@@ -211,6 +219,10 @@ def save_bundle(
         reference.save(folder / REFERENCE)
     else:
         (folder / REFERENCE).unlink(missing_ok=True)
+    if seen is not None and trained:
+        seen.save(folder / SEEN)
+    else:
+        (folder / SEEN).unlink(missing_ok=True)
     write_json(folder / "bundle.json", facts)
     write_text(folder / "README.md", model_card(facts))
 
@@ -239,17 +251,33 @@ def backbone_facts(spec: BackboneSpec, request: str, backbone: Backbone) -> dict
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """bundle.json of a bundle. Raises UserError where there is none, FormatError on a newer format."""
+    """bundle.json of a bundle.
+
+    Raises UserError where there is none, FormatError where its format is newer or it is damaged.
+    """
     path = folder / "bundle.json"
     if not path.is_file():
         raise UserError(f"{folder} is no model bundle: it has no bundle.json; `tl run` leaves one in its model/ folder")
     facts = read_json(path)
-    if not isinstance(facts.get("format"), int) or facts["format"] > FORMAT_VERSION:
-        raise FormatError(f"{path} has format {facts.get('format')}, this tl reads up to {FORMAT_VERSION}; update tl")
+    version = facts.get("format")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise FormatError(f"{path} has format {version}, this tl reads up to {FORMAT_VERSION}; update tl")
     lacking = [key for key, kind in FACTS.items() if not isinstance(facts.get(key), kind)]
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        lacking.insert(0, "format")
+    if facts.get("precision") not in DTYPES and "precision" not in lacking:
+        lacking.append(f"precision (it is '{facts['precision']}'; one of {', '.join(DTYPES)})")
     if lacking:
         raise FormatError(f"{path} is damaged: no usable {', '.join(lacking)}; train again or fetch it again")
     return facts
+
+
+def weights_in(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The weights of a bundle's trained segments, by the names of the backbone's state dict, and those of its head.
+
+    Raises UserError where they can't be read.
+    """
+    return _tensors(folder / "backbone.safetensors"), _tensors(folder / "head.safetensors")
 
 
 def model_card(facts: Mapping[str, Any]) -> str:
@@ -322,6 +350,12 @@ def _load_trained(backbone: Backbone, path: Path, trained: Sequence[str]) -> Non
             "written by another version of the backbone's plugin; install that version, or train again"
         )
     backbone.load_state_dict(tensors, strict=False)
+
+
+def _tuned(identity: Identity, path: Path) -> Identity:
+    """The identity of a backbone with the file's weights in it: its features are not the pretrained one's."""
+    digest = hashlib.sha256(identity.weights.encode() + path.read_bytes())
+    return dataclasses.replace(identity, weights=digest.hexdigest())
 
 
 def _prefixes(segments: Sequence[str]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -9,7 +10,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from tl_core.errors import UserError, did_you_mean
 
@@ -115,6 +117,12 @@ class TuneConfig(Section):
     )
     refit: bool = Field(True, description="probe: fit once more on train + val at the chosen strength")
     curve: bool = Field(True, description="learning curve of the probe, and whether more data would help")
+    start: str | None = Field(
+        # off: whether it pays depends on the data, and a model without ancestors is the easier one to reproduce
+        None,
+        description="fine-tuning goes on from this model: champion, which `tl retrain` looks up, or the md5 of a "
+        "registered one; null: the pretrained weights",
+    )
     train_from: int | Literal["auto", "all"] = Field(
         "auto",
         description="fine-tuning: the last k segments with weights, or all; auto: all but a word table",
@@ -146,7 +154,7 @@ class TuneConfig(Section):
     )
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps that the learning rate rises")
     weight_decay: float = Field(0.01, ge=0, description="of matrices; biases and norms have none")
-    l2_sp: float = Field(0.0, ge=0, description="strength of the pull towards the weights that training starts from")
+    l2_sp: float = Field(0.0, ge=0, description="strength of the pull towards the pretrained weights")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target that is spread over all classes")
     mix: Literal["none", "mixup", "cutmix"] = Field("none", description="samples of fixed shape are mixed in training")
     mix_alpha: float = Field(0.2, gt=0, description="of the beta distribution of the mixing share")
@@ -175,6 +183,15 @@ class TuneConfig(Section):
     )
     save_minutes: float = Field(2.0, ge=0, description="how often the state of training is saved, for a resume")
     search: SearchConfig = SearchConfig()
+
+    @field_validator("start")
+    @classmethod
+    def _names_a_model(cls, value: str | None) -> str | None:
+        if value is None or re.fullmatch(r"champion|[0-9a-f]{32}", value):
+            return value
+        raise PydanticCustomError(
+            "start", "allowed: null, champion, or the md5 of a registered model, which `tl registry show v3` tells"
+        )
 
     @property
     def head_rate(self) -> float:
@@ -240,6 +257,16 @@ class GateConfig(Section):
     )
 
 
+class RegistryConfig(Section):
+    """What becomes of versions of the model."""
+
+    push: bool = Field(
+        # off: it needs a remote of DVC and one of git, and rights to write there at night
+        False,
+        description="a retrain sends its version to others: model and data to DVC's remote, then tags to git's",
+    )
+
+
 class StoreConfig(Section):
     """Where features live."""
 
@@ -257,6 +284,7 @@ class RunConfig(Section):
     tune: TuneConfig = TuneConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     gate: GateConfig = GateConfig()
+    registry: RegistryConfig = RegistryConfig()
     store: StoreConfig = StoreConfig()
 
 

@@ -14,9 +14,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from tl_core.errors import FormatError, UserError
+from tl_core.held import Held
 from tl_core.workspace import write_bytes
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had no held-out rows
 MOST_ROWS = 2000  # of either kind; on real sets a quarter of the training rows told strange ones nearly as well
 NEIGHBOURS = 5
 KEPT = 0.95
@@ -34,15 +35,20 @@ class Reference:
 
     rows: float16 [R, D], each of length 1; distances: float32 [M], ascending, of validation rows; kept: the share of
     rows like the validation rows that are to pass as familiar. All in the feature space of the model's own backbone.
+    held: validation rows that drift is told by, None in a file of format 1; groups: int64 [R] of `rows`, None where
+    each stands for itself; group_column: what the data call them.
     """
 
     rows: npt.NDArray[np.float16]
     distances: npt.NDArray[np.float32]
     kept: float = KEPT
+    held: Held | None = None
+    groups: npt.NDArray[np.int64] | None = None
+    group_column: str | None = None
 
     @classmethod
     def of(cls, train: Features, val: Features, kept: float = KEPT) -> Reference:
-        """The reference that embeddings [N, D] and [M, D] of training and validation rows make.
+        """The reference that embeddings [N, D] and [M, D] of training and validation rows make, without held-out rows.
 
         Raises ValueError where either is empty or not finite, or kept is not between 0 and 1.
         """
@@ -50,7 +56,7 @@ class Reference:
             raise ValueError(f"a reference of {len(train)} training and {len(val)} validation rows that keeps {kept}")
         if not (np.isfinite(train).all() and np.isfinite(val).all()):
             raise ValueError("embeddings that aren't finite make no reference")
-        rows = _unit(train).astype(np.float16)
+        rows = unit(train).astype(np.float16)
         return cls(rows, np.sort(_distances(rows, val)).astype(np.float32), kept)
 
     @property
@@ -83,12 +89,19 @@ class Reference:
             "validation_rows": len(self.distances),
             "kept": self.kept,
             "threshold": round(self.threshold, 6),
+            "held_out_rows": 0 if self.held is None else len(self.held.rows),
         }
 
     def save(self, path: Path) -> None:
         """Write it as safetensors; the same reference gives the same bytes."""
-        facts = json.dumps({"format": FORMAT_VERSION, "kept": self.kept})  # under one key: several come in any order
+        facts = json.dumps(  # under one key: several come in any order
+            {"format": FORMAT_VERSION, "kept": self.kept, "group_column": self.group_column}
+        )
         tensors: dict[str, npt.NDArray[Any]] = {"distances": self.distances, "rows": np.ascontiguousarray(self.rows)}
+        if self.groups is not None:
+            tensors["groups"] = self.groups
+        if self.held is not None:
+            tensors |= self.held.tensors()
         write_bytes(path, save(tensors, {"reference": facts}))
 
     @classmethod
@@ -100,29 +113,34 @@ class Reference:
                 version, kept = int(facts["format"]), float(facts["kept"])
                 if version > FORMAT_VERSION:
                     raise FormatError(f"{path} has format {version}, this tl reads up to {FORMAT_VERSION}; update tl")
-                return cls(opened.get_tensor("rows"), opened.get_tensor("distances"), kept)
+                found = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - no mapping
+                return cls(
+                    found["rows"], found["distances"], kept, Held.from_tensors(found), found.get("groups"),
+                    facts.get("group_column"),
+                )  # fmt: skip
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise UserError(
                 f"unreadable {path}: {str(error).splitlines()[0]}; train again or fetch it again"
             ) from error
 
 
-def sampled(rows: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
-    """At most 2,000 of these rows, drawn by the seed, in their order."""
-    if len(rows) <= MOST_ROWS:
+def sampled(rows: npt.NDArray[np.int64], seed: int, most: int = MOST_ROWS) -> npt.NDArray[np.int64]:
+    """At most so many of these rows, drawn by the seed, in their order."""
+    if len(rows) <= most:
         return rows
-    return np.sort(np.random.default_rng(seed).permutation(rows)[:MOST_ROWS])
+    return np.sort(np.random.default_rng(seed).permutation(rows)[:most])
 
 
-def _unit(features: npt.NDArray[np.floating]) -> Features:
+def unit(features: npt.NDArray[np.floating]) -> Features:
+    """Rows [N, D] divided by their length."""
     wide = features.astype(np.float64)
-    unit: Features = (wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)).astype(np.float32)
-    return unit
+    short: Features = (wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+    return short
 
 
 def _distances(rows: npt.NDArray[np.float16], features: Features) -> Floats:
     """The mean distance of each feature row to its nearest reference rows, [N], in blocks."""
-    known, new = _unit(rows), _unit(features)
+    known, new = unit(rows), unit(features)
     k = min(NEIGHBOURS, len(known))
     found = np.empty(len(new))
     for at in range(0, len(new), BLOCK):

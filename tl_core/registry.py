@@ -52,6 +52,11 @@ class Registry:
         """Names of the modalities that some plugin serves."""
         return sorted({loader.modality for _, loader in self._offers("tl_loaders")})
 
+    def plugin_of(self, modality: str) -> PluginInfo | None:
+        """The plugin that serves a modality; None where none does, or it was given as a module."""
+        names = {plugin for plugin, loader in self._offers("tl_loaders") if loader.modality == modality}
+        return next((info for info in self.plugins if info.name in names), None)
+
     def loaders(self) -> list[Loader]:
         """All loaders, by modality. Raises UserError where two plugins serve one modality."""
         offers = self._offers("tl_loaders")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+BACKBONES_LOCK = "backbones.lock"  # beside params.yaml: which weights a run's backbones have
 STEPS = ("version", "select", "extract", "tune", "evaluate")
 
 
@@ -51,6 +52,11 @@ class Workspace:
     @property
     def model(self) -> Path:
         return self.step("tune") / "model"
+
+    @property
+    def models(self) -> Path:
+        """Models of other commits, each in a folder by its md5; a linked worktree has those of the main one."""
+        return self.cache.parent / "bundles"
 
     @property
     def metrics(self) -> Path:

@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 
 import yaml
@@ -22,6 +25,7 @@ OUTPUT = "artifacts/tune"
 MODEL = "model"
 LISTING = "files.json"  # DVC's own list of the output's files, whose md5 is the folder's name
 FOLDER = Path(".tl", "bundles")
+KEPT_DAYS = 30  # since its last use; nobody takes so long to read a model
 
 
 def digest_at(root: Path, commit: str) -> str:
@@ -49,12 +53,14 @@ def bundle_at(root: Path, commit: str) -> Path:
     """
     digest = digest_at(root, commit)
     folder = main_worktree(root) / FOLDER / digest
+    _mark_used(folder)
     if _fault(folder, digest) is None:
         return folder / MODEL
     writable(folder.parent, "the folder of fetched models", "free some space, or mend its rights")
     with FileLock(folder.parent / "lock"):  # a second process waits, and finds it whole
         if _fault(folder, digest) is not None:
             _fetch(root, commit, digest, folder)
+            _clean(main_worktree(root), folder.parent)
     return folder / MODEL
 
 
@@ -78,6 +84,43 @@ def _fetch(root: Path, commit: str, digest: str, folder: Path) -> None:
         new.rename(folder)
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def _mark_used(folder: Path) -> None:
+    """The time of its list of files says when a model was used last."""
+    with contextlib.suppress(OSError):  # not there yet, or in a project that can only be read
+        os.utime(folder / LISTING)
+
+
+def _clean(root: Path, bundles: Path) -> None:
+    """Delete the models that nobody has used for long and that have no alias. The caller holds the lock."""
+    from tl_flows.model_registry import ModelRegistry
+    from tl_flows.registry_state import ALIASES
+
+    going = bundles / "going"
+    shutil.rmtree(going, ignore_errors=True)  # what a killed process left
+    old = [folder for folder in bundles.iterdir() if _unused(folder)]
+    if not old:
+        return
+    try:
+        state = ModelRegistry.open(root).state()
+        kept = {digest_at(root, found.commit) for alias in ALIASES if (found := state.find(alias)) is not None}
+    except UserError:  # what can't be told apart stays
+        return
+    for folder in old:
+        if folder.name not in kept:
+            folder.rename(going)  # a reader finds it whole or not at all
+            if _unused(going):
+                shutil.rmtree(going, ignore_errors=True)
+            else:  # someone has come for it just now
+                going.rename(folder)
+
+
+def _unused(folder: Path) -> bool:
+    try:
+        return (folder / LISTING).stat().st_mtime < time.time() - KEPT_DAYS * 86400
+    except OSError:
+        return False
 
 
 def _fault(folder: Path, digest: str) -> str | None:

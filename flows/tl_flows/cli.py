@@ -19,6 +19,8 @@ _COMMANDS = {
     "run": "tl_flows.commands.run",
     "retrain": "tl_flows.commands.retrain",
     "schedule": "tl_flows.commands.schedule",
+    "reproduce": "tl_flows.commands.reproduce",
+    "verify": "tl_flows.commands.verify",
     "version": "tl_flows.commands.steps",
     "select": "tl_flows.commands.steps",
     "extract": "tl_flows.commands.steps",
@@ -26,9 +28,12 @@ _COMMANDS = {
     "evaluate": "tl_flows.commands.steps",
     "predict": "tl_flows.commands.predict",
     "explain": "tl_flows.commands.explain",
+    "monitor": "tl_flows.commands.monitor",
     "report": "tl_flows.commands.report",
     "compare": "tl_flows.commands.compare",
     "registry": "tl_flows.commands.registry",
+    "bundle-offline": "tl_flows.commands.offline",
+    "restore-offline": "tl_flows.commands.offline",
     "backbones": "tl_flows.commands.backbones",
     "plugins": "tl_flows.commands.inspect",
     "cache": "tl_flows.commands.cache",
@@ -44,7 +49,7 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in _COMMANDS:
             return None
-        command: click.Command = getattr(importlib.import_module(_COMMANDS[name]), name)
+        command: click.Command = getattr(importlib.import_module(_COMMANDS[name]), name.replace("-", "_"))
         return command
 
     def resolve_command(

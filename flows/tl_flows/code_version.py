@@ -6,7 +6,6 @@ import hashlib
 import importlib.util
 from importlib.metadata import entry_points, version
 from pathlib import Path
-from typing import Any
 
 from tl_core.workspace import write_json
 
@@ -16,18 +15,23 @@ PLUGINS = "tl.plugins"  # tl_core.registry.GROUP, whose import would cost the se
 
 def write_code_version(path: Path) -> None:
     """Write version and content hash of tl and of every installed plugin; the same code gives the same bytes."""
+    write_json(path, installed_code())
+
+
+def installed_code() -> dict[str, dict[str, str]]:
+    """Package -> `version` and `sha256` of its files, of tl and of every installed plugin."""
     packages = {"tl_core": version("tl-core"), "tl_flows": version("tl-flows")}
     for point in entry_points(group=PLUGINS):
         packages[point.module.partition(".")[0]] = point.dist.version if point.dist else "0"
-    facts: dict[str, Any] = {
+    return {
         name: {"version": number, "sha256": _digest(folder)}
         for name, number in packages.items()
-        if (folder := _folder(name)) is not None
+        if (folder := package_folder(name)) is not None
     }
-    write_json(path, facts)
 
 
-def _folder(package: str) -> Path | None:
+def package_folder(package: str) -> Path | None:
+    """The folder of an installed package, None where there is none."""
     spec = importlib.util.find_spec(package)
     places = list(spec.submodule_search_locations or []) if spec else []
     return Path(places[0]) if places else None

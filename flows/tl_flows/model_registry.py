@@ -37,6 +37,14 @@ TRIES = 5  # at a number that a process without the lock (gto, git fetch) takes 
 
 
 @dataclass(frozen=True)
+class Tag:
+    """An annotated tag. id: git's, of the tag itself; commit: of the version that it names, or gives an alias to."""
+
+    id: str
+    commit: str
+
+
+@dataclass(frozen=True)
 class ModelRegistry:
     """The versions of one project's model. root: the project; common: git's folder; name: of the model, as GTO's.
 
@@ -75,6 +83,10 @@ class ModelRegistry:
         named = {version.commit: version.name for version in versions}
         events = [tag.as_event(named[tag.commit]) for tag in tags if "stage" in tag.meaning and tag.commit in named]
         return RegistryState(versions, tuple(sorted(events, key=lambda event: (event.number, event.time))))
+
+    def tags(self) -> dict[str, Tag]:
+        """The git tags that the state is read from, by name."""
+        return {tag.name: Tag(tag.id, tag.commit) for tag in self._tags()}
 
     def register(self, revision: str, facts: VersionFacts) -> Version:
         """Make the model of a commit the next version, and the challenger; the version that it is where it is one.
@@ -232,7 +244,9 @@ class ModelRegistry:
         from gto.constants import name_to_tag
         from gto.tag import parse_name
 
-        fields = ("refname:lstrip=2", "*objectname", "taggername", "taggerdate:unix", "subject", "contents:body")
+        fields = (
+            "refname:lstrip=2", "objectname", "*objectname", "taggername", "taggerdate:unix", "subject", "contents:body"
+        )  # fmt: skip
         form = "".join(f"%({field})%00" for field in fields)
         stem = f"refs/tags/{name_to_tag(self.name)}"
         try:
@@ -243,18 +257,19 @@ class ModelRegistry:
                 "new clone has what was pushed"
             ) from error
         for start in range(0, len(cells) - len(fields), len(fields)):
-            name, commit, by, seconds, said, body = cells[start : start + len(fields)]
+            name, number, commit, by, seconds, said, body = cells[start : start + len(fields)]
             name = name.lstrip("\n")
             meaning = parse_name(name, raise_on_fail=False)
             if commit and meaning:
-                yield _Tag(name, commit, by, int(seconds), said, body, meaning)
+                yield _Tag(name, number, commit, by, int(seconds), said, body, meaning)
 
 
 @dataclass(frozen=True)
 class _Tag:
-    """A tag of the model. meaning: what GTO reads in its name (action, version, stage, counter)."""
+    """A tag of the model. id: git's; meaning: what GTO reads in its name (action, version, stage, counter)."""
 
     name: str
+    id: str
     commit: str
     by: str
     time: int

@@ -122,7 +122,7 @@ def _file(name: str, path: Path) -> Item:
 
 def _table(path: Path, loader: Loader, column: str | None) -> Iterator[Item]:
     table = open_table(path)
-    chosen, inline = _column(table, loader, column)
+    chosen, inline = sample_column(table, loader, column)
     for block in read_table(table, [chosen]):
         for position, (number, cell) in enumerate(zip(block.numbers, block.cells[chosen])):
             name = f"{path.name}:{number}"
@@ -134,8 +134,11 @@ def _table(path: Path, loader: Loader, column: str | None) -> Iterator[Item]:
                 yield Item(name, cell) if inline else _file(name, path.parent / cell)
 
 
-def _column(table: Table, loader: Loader, column: str | None) -> tuple[str, bool]:
-    """(column, inline): the named one, else the first with a usual name for texts or files."""
+def sample_column(table: Table, loader: Loader, column: str | None) -> tuple[str, bool]:
+    """(column, inline): the named one, else the first with a usual name for texts or files.
+
+    Raises UserError where there is none.
+    """
     texts = TEXT_NAMES if loader.inline else ()
     names = (column,) if column else (*texts, *FILE_NAMES)
     by_name = {c.strip().lower().replace(" ", "_").replace("-", "_"): c for c in table.columns} | {

@@ -14,7 +14,7 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -38,15 +38,22 @@ class StageError(Exception):
         self.may_pass = may_pass
 
 
-def run_dvc(root: Path, arguments: Sequence[str], on_line: Callable[[str], None], deadline_s: float) -> None:
+def run_dvc(
+    root: Path,
+    arguments: Sequence[str],
+    on_line: Callable[[str], None],
+    deadline_s: float,
+    variables: Mapping[str, str] | None = None,
+) -> None:
     """Run one DVC command in `root`, giving its lines to `on_line` as they come.
 
+    variables: of the environment, beside those of this process.
     The command and all that it started are dead when this returns or raises. Raises UserError with the stage's
     own words where the stage refused its input (exit code 2), StageError past the deadline and on any other failure.
     """
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
     lines: list[str] = []
-    with _process_group(command, root) as (process, output):
+    with _process_group(command, root, variables or {}) as (process, output):
         end = time.monotonic() + deadline_s
         for line in _lines(process, output, end):
             lines.append(line)
@@ -81,11 +88,14 @@ def _watch(pid: int) -> None:
 
 
 @contextmanager
-def _process_group(command: Sequence[str], root: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+def _process_group(
+    command: Sequence[str], root: Path, variables: Mapping[str, str]
+) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     # a pseudo-terminal keeps the stage's progress bars alive where the user has a terminal
     reader, writer = _terminal() if sys.stderr.isatty() else os.pipe()
     environment = {
         **os.environ,
+        **variables,
         OWNER: str(os.getpid()),
         "DVC_NO_ANALYTICS": "1",
         # stages call `tl`: the one beside this interpreter, also where its environment is not activated

@@ -25,6 +25,10 @@ def run_step(step: str, config: RunConfig, registry: Registry, workspace: Worksp
 
 def run_project_step(step: str, config: RunConfig, registry: Registry, workspace: Workspace) -> dict[str, Any]:
     """The same in a DVC project, where `version` takes DVC's digests and says what changed in the files."""
+    if step == "tune":
+        from tl_flows.retraining.warm_start import fetch_start
+
+        fetch_start(workspace.root, config)
     if step != "version":
         return run_step(step, config, registry, workspace)
     data = workspace.root / Path(config.data.path).expanduser()

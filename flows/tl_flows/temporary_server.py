@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -16,12 +18,16 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from tl_core.errors import UserError
-from tl_flows.prefect_env import answers
+from tl_flows.prefect_env import LOGGER, answers
 from tl_flows.stage_process import OWNER, StageError, end_with_owner
+
+log = logging.getLogger(LOGGER)
 
 LOG = "temporary-server.log"
 START_SECONDS = 90.0  # a new database takes most of it on a busy machine
 STOP_SECONDS = 5.0
+RESTARTS = 10  # of a server that was ended from outside; one that ends so often will not stay
+RESTART_PAUSE = 1.0
 DATABASE_BYTES = 8_000_000  # a new database and its journal; with less free, that is why a server did not start
 
 # a server that lives for one run has no one to serve pages to and nothing to schedule
@@ -30,6 +36,8 @@ _LEAN = {
     "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",
     "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
 }
+# a server that stays: what runs hold outlives it, or the place of a run that was killed with it is never free again
+_LASTING = {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"}
 
 
 class LocalServer:
@@ -44,24 +52,38 @@ class LocalServer:
         self._starting = FileLock(home / "starting.lock")
         with suppress(Timeout):
             self._starting.acquire(timeout=START_SECONDS)
-        lean = _LEAN if port is None else {}
-        port = port or _free_port()
-        self.url = f"http://127.0.0.1:{port}/api"
+        settings = {**os.environ, **_LEAN} if port is None else {**_LASTING, **os.environ}
+        self._environment = {**settings, OWNER: str(os.getpid())}
+        self._port = port or _free_port()
+        self._stopped = threading.Event()
+        self.url = f"http://127.0.0.1:{self._port}/api"
         self.log = home / LOG
-        environment = {**os.environ, OWNER: str(os.getpid()), **lean}
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "tl_flows.temporary_server", str(port)],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C is for the run, which still has states to report
-            )
+        self.log.write_bytes(b"")
+        self.process = self._start()
         atexit.register(self.stop)
 
+    def _start(self) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as output:
+            return subprocess.Popen(
+                [sys.executable, "-m", "tl_flows.temporary_server", str(self._port)],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # Ctrl-C is for the run, which still has states to report
+            )
+
+    def _keep(self) -> None:
+        """Start the server again whenever it is ended from outside: its client goes on asking at the same address."""
+        for _ in range(RESTARTS):
+            self.process.wait()
+            if self._stopped.wait(RESTART_PAUSE):
+                return
+            log.warning("Prefect's server was ended from outside; it is started again")
+            self.process = self._start()
+
     def wait(self) -> None:
-        """Wait until the server answers.
+        """Wait until the server answers; from then on it is started again where it is ended from outside.
 
         Raises StageError, naming its log, where it ends or takes too long, and UserError where its disk is full.
         """
@@ -69,6 +91,7 @@ class LocalServer:
             self._wait()
         finally:
             self._starting.release()
+        threading.Thread(target=self._keep, name="server-watch", daemon=True).start()
 
     def _wait(self) -> None:
         end = time.monotonic() + START_SECONDS
@@ -86,6 +109,7 @@ class LocalServer:
     def stop(self) -> None:
         """Let the server finish what it is recording, then end it."""
         self._starting.release()
+        self._stopped.set()
         self.process.terminate()
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(STOP_SECONDS)

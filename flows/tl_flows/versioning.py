@@ -67,7 +67,7 @@ class FileChanges:
 
 def stale_stages(root: Path, stages: Sequence[str]) -> dict[str, list[str]]:
     """The stages that must run again, each with what changed; a stage that is up to date is left out."""
-    with _repo(root) as repo:
+    with repository(root) as repo:
         # a bare stage name would be looked up in the current folder's pipeline
         found = repo.status(targets=[f"{root / PIPELINE}:{stage}" for stage in stages])
     return {address.rpartition(":")[2]: _reasons(entries) for address, entries in found.items()}
@@ -75,7 +75,7 @@ def stale_stages(root: Path, stages: Sequence[str]) -> dict[str, list[str]]:
 
 def tracked(root: Path, data: Path) -> Tracked | None:
     """How the data are tracked, or None where no .dvc file covers them."""
-    with _repo(root) as repo:
+    with repository(root) as repo:
         source = _source(repo, _watched(repo, root, data))
         if source is None:
             return None
@@ -94,7 +94,7 @@ def data_place(root: Path, data: Path) -> Path | None:
 
     A table's files may lie beside it: then the folder that the stage watches.
     """
-    with _repo(root) as repo:
+    with repository(root) as repo:
         place = _watched(repo, root, data)
         return place if _place(place).is_relative_to(_place(Path(repo.root_dir))) else None
 
@@ -105,7 +105,7 @@ def recorded_digests(root: Path, data: Path) -> dict[str, str] | None:
     None where DVC doesn't track the folder, or the workspace differs from what is recorded.
     """
     folder = data if data.is_dir() else data.parent
-    with _repo(root) as repo:
+    with repository(root) as repo:
         source = _source(repo, folder)
         # older DVC hashed text with its line ends changed: not the bytes that a loader reads
         if source is None or source.out.hash_name != "md5" or not source.path.exists() or source.modified():
@@ -119,7 +119,7 @@ def changes(root: Path, data: Path, stage: str) -> FileChanges | None:
 
     None where DVC doesn't track the data.
     """
-    with _repo(root) as repo:
+    with repository(root) as repo:
         source = _source(repo, data)
         if source is None:
             return None
@@ -173,30 +173,34 @@ def folder_at(root: Path, revision: str, output: str, folder: Path) -> bytes:
 
 @contextlib.contextmanager
 def _files_at(root: Path, revision: str) -> Iterator[tuple[Any, str]]:
-    """(DVC's file system of the repository at a revision, what stands before paths of the project in it)."""
+    """(DVC's file system of the repository at a revision, what stands before paths of the project in it).
+
+    What is asked of it in the block may raise as this does: UserError where something is not at hand.
+    """
     from dvc.api import DVCFileSystem
     from dvc.exceptions import DvcException
     from dvc.scm import SCMError
     from dvc_data.index import DataIndexDirError
 
-    with _repo(root) as repo:
-        repository = Path(repo.root_dir)
-    project = root.resolve().relative_to(repository.resolve()).as_posix()
-    try:
-        files = DVCFileSystem(str(repository), rev=revision)
+    with repository(root) as repo:
+        project = root.resolve().relative_to(Path(repo.root_dir).resolve()).as_posix()
         try:
-            yield files, "" if project == "." else f"{project}/"
-        finally:
-            files.close()
-    except SCMError as error:
-        raise UserError(f"git knows no revision {revision!r} here ({error})") from error
-    except (DvcException, DataIndexDirError, OSError) as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise UserError(
-            f"the results of revision {revision!r} are not at hand: {error}; check it out and run `tl run`, or "
-            "`dvc fetch` where they were pushed"
-        ) from error
+            # DVC's own way to a revision (by a folder's name) finds nothing in a folder of a larger git repository
+            known = False
+            for _ in repo.brancher(revs=[revision], workspace=False):
+                known = True
+                yield DVCFileSystem(repo=repo), "/" if project == "." else f"/{project}/"
+            if not known:
+                raise UserError(f"revision {revision!r} has no DVC repository (.dvc/) in {root}; name a later one")
+        except SCMError as error:
+            raise UserError(f"git knows no revision {revision!r} here ({error})") from error
+        except (DvcException, DataIndexDirError, OSError) as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise UserError(
+                f"the results of revision {revision!r} are not at hand: {error}; check it out and run `tl run`, or "
+                "`dvc fetch` where they were pushed"
+            ) from error
 
 
 def initialise(root: Path, *, git: bool) -> None:
@@ -218,7 +222,8 @@ def initialise(root: Path, *, git: bool) -> None:
 
 
 @contextlib.contextmanager
-def _repo(root: Path) -> Iterator[Any]:
+def repository(root: Path) -> Iterator[Any]:
+    """DVC's own object of the repository that a project lies in. Raises UserError where DVC can't read it."""
     from dvc.exceptions import DvcException
     from dvc.lock import LockError
     from dvc.repo import Repo

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -128,6 +129,22 @@ def test_changed_preprocessing_is_told(trained: Workspace, timeseries: Registry,
 def test_a_newer_format_is_refused(trained: Workspace, timeseries: Registry, tmp_path: Path) -> None:
     copy = changed(trained, tmp_path, lambda facts: facts.update(format=99))
     with pytest.raises(FormatError, match="this tl reads up to 2; update tl"):
+        ModelBundle.load(copy, timeseries)
+
+
+@pytest.mark.parametrize(
+    ("facts", "named"),
+    [
+        ({"format": 0}, "no usable format;"),
+        ({"format": True, "classes": "ab"}, "no usable format, classes;"),
+        ({"precision": "float7"}, r"no usable precision \(it is 'float7'; one of float32, bfloat16\);"),
+    ],
+)
+def test_facts_that_no_tl_has_written_are_refused(
+    facts: dict[str, Any], named: str, trained: Workspace, timeseries: Registry, tmp_path: Path
+) -> None:
+    copy = changed(trained, tmp_path, lambda stored: stored.update(facts))
+    with pytest.raises(FormatError, match=named):
         ModelBundle.load(copy, timeseries)
 
 

@@ -28,8 +28,9 @@ def test_all_faults_are_told_at_once() -> None:
         load_config(overrides=["tune.strategi=probe", "data.max_bad=7", "zzz=1", "seed=-1"])
     lines = str(caught.value).splitlines()
     assert len(lines) == 4
-    assert "unknown config key 'tune.strategi'; did you mean strategy? allowed in tune: strategy, minutes" in str(
-        caught.value
+    assert (
+        "unknown config key 'tune.strategi'; did you mean strategy, start? allowed in tune: strategy, minutes"
+        in str(caught.value)
     )
     assert "unknown config key 'zzz'; allowed: seed, modality" in str(caught.value)
     assert "config key 'data.max_bad' can't be 7" in str(caught.value)

@@ -250,6 +250,8 @@ def test_faulty_predictions_are_refused_with_the_remedy() -> None:
         Case(targets, np.asarray([[np.nan, np.inf], [0, 1]]), np.asarray([0, 1])).evaluate()
     with pytest.raises(UserError, match="no usable test row"):
         Case(targets, np.zeros((0, 2)), np.zeros(0, np.int64)).evaluate()
+    with pytest.raises(UserError, match="the data have one class, 'class 0', and there is nothing to tell it from"):
+        Case(Targets("multiclass", ("class 0",)), np.ones((2, 1)), np.zeros(2, np.int64)).evaluate()
     with pytest.raises(ValueError, match=r"predictions are \(2, 3\), expected \(2, 2\)"):
         Case(targets, np.zeros((2, 3)), np.asarray([0, 1])).evaluate()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from tl_core.errors import FormatError, UserError
-from tl_core.reference import MOST_ROWS, Reference, sampled
+from tl_core.held import Held, group_codes
+from tl_core.reference import MOST_ROWS, Reference, sampled, unit
+from tl_core.types import Task
 
 
 def drawn(rows: int, seed: int, dim: int = 8) -> npt.NDArray[np.float32]:
@@ -71,9 +74,48 @@ def test_what_can_not_be_read_is_told(tmp_path: Path) -> None:
     save_file({"rows": np.ones((1, 1))}, path, {"reference": '{"format": 1, "kept": 0.95}'})
     with pytest.raises(UserError, match="unreadable"):
         Reference.load(path)
-    save_file({"rows": np.ones((1, 1))}, path, {"reference": '{"format": 2, "kept": 0.95}'})
-    with pytest.raises(FormatError, match="has format 2, this tl reads up to 1; update tl"):
+    save_file({"rows": np.ones((1, 1))}, path, {"reference": '{"format": 3, "kept": 0.95}'})
+    with pytest.raises(FormatError, match="has format 3, this tl reads up to 2; update tl"):
         Reference.load(path)
+    parts = {"rows": np.ones((1, 1)), "distances": np.ones(1), "held.rows": np.ones((2, 1)), "held.said": np.ones(1)}
+    save_file(parts, path, {"reference": '{"format": 2, "kept": 0.95}'})
+    with pytest.raises(UserError, match="held-out rows are not whole"):
+        Reference.load(path)
+
+
+def test_one_of_an_older_tl_has_no_held_out_rows(tmp_path: Path) -> None:
+    path = tmp_path / "reference.safetensors"
+    made = Reference.of(drawn(9, 0), drawn(8, 1))
+    parts = {"rows": made.rows, "distances": made.distances}
+    save_file(parts, path, {"reference": '{"format": 1, "kept": 0.95}'})
+    again = Reference.load(path)
+    assert again.held is None
+    assert again.facts() == made.facts()
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel", "regression"])
+def test_held_out_rows_are_read_back(task: Task, tmp_path: Path) -> None:
+    x, path = drawn(20, 0), tmp_path / "reference"
+    said = np.random.default_rng(0).random(20 if task == "regression" else (20, 3)).astype(np.float32)
+    truth = said if task == "regression" else said.argmax(axis=1) if task == "multiclass" else said > 0.5
+    groups = [f"speaker {row // 5}" for row in range(20)]
+    made = dataclasses.replace(
+        Reference.of(x, x), held=Held.of(unit(x), said, truth, task, groups), groups=group_codes(groups),
+        group_column="who",
+    )  # fmt: skip
+    made.save(path)
+    again = Reference.load(path)
+    assert made.held is not None
+    assert again.held is not None
+    assert again.group_column == "who"
+    assert again.facts()["held_out_rows"] == 20
+    for one, other in ((made.held, again.held), (made, again)):
+        for field in ("rows", "said", "sure", "right", "groups"):
+            np.testing.assert_array_equal(getattr(one, field, None), getattr(other, field, None))
+    assert (again.held.sure is None) == (task == "regression")
+    assert (again.held.right is None) == (task != "multiclass")
+    assert len(np.unique(again.held.groups)) == 4
+    np.testing.assert_array_equal(again.held.groups[:1], group_codes(["speaker 0"]))  # the same in any data set
 
 
 def test_nonsense_makes_no_reference() -> None:

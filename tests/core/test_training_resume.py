@@ -37,6 +37,7 @@ CASES: dict[str, dict[str, Any]] = {
         "epochs": 4,
         "memory_batch": 2,
     },
+    "warm start": {"save_minutes": 0, "strategy": "lp_ft", "wise": 0.7, "l2_sp": 0.1, "epochs": 4, "goes_on": True},
     "search": {"save_minutes": 0, "search": {"trials": 12}},
 }
 

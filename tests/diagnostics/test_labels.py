@@ -221,3 +221,16 @@ def test_the_same_input_gives_the_same_result() -> None:
     case = data(3.0)
     flip(case, 0.05)
     assert label_errors(**case) == label_errors(**case)
+
+
+@pytest.mark.parametrize(("rare", "state"), [(40, "unclear"), (12, "ok")])
+def test_a_class_that_the_probe_does_not_know_is_named_and_not_called_fine(rare: int, state: str) -> None:
+    """Its rows look like those of another class: were its labels wrong, nothing would show it."""
+    case = data(8.0)
+    unknown = np.random.default_rng(3).choice(np.flatnonzero(case["truth"] == 0), rare, replace=False)
+    case["truth"] = case["truth"].copy()
+    case["truth"][unknown] = 4
+    case["targets"] = Targets("multiclass", (*TARGETS.classes, "yak"))
+    result = found(case)
+    assert result.state == state
+    assert result.text.endswith("The probe does not know yak: it says nothing of that label.")

@@ -44,12 +44,12 @@ def test_links_lead_somewhere() -> None:
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/cache.md", "docs/registry.md", "docs/tuning.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/cache.md", "docs/offline.md", "docs/registry.md", "docs/tuning.md"])
 def test_the_commands_exist(page: str) -> None:
     from tl_flows.cli import tl
 
     shell = "\n".join(re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.S))
-    for name, inner in re.findall(r"\btl (\w+)(?: (\w+))?", shell):
+    for name, inner in re.findall(r"\btl ([\w-]+)(?: (\w+))?", shell):
         context = click.Context(tl)
         command = tl.get_command(context, name)
         assert command is not None, name

@@ -175,7 +175,7 @@ def test_pins_are_shown_and_taken_out(capsys: pytest.CaptureFixture[str]) -> Non
     assert read_pins(outputs) == {"some/other": OLD}
     assert cli.main(["backbones", "--unpin", "some/other", "--unpin", "tiny", "--unpin", "x"]) == 2
     fault = capsys.readouterr().err
-    assert fault == f"tl: no revision of tiny, x is pinned in {outputs / LOCK}; pinned are: some/other\n"
+    assert fault == f"tl: nothing of tiny, x is pinned in {outputs / LOCK}; pinned are: some/other\n"
     assert read_pins(outputs) == {"some/other": OLD}
 
 

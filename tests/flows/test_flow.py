@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import pytest
 
@@ -12,6 +14,10 @@ import tl_core.steps
 from tl_core.errors import UserError
 from tl_core.registry import load_registry
 from tl_core.workspace import STEPS, Workspace, write_json
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import TaskRun
 
 
 def fake_step(step: str) -> Any:
@@ -33,10 +39,22 @@ def _fake_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tl_core.registry.load_registry", lambda: load_registry([]))
 
 
+def ended_tasks(client: SyncPrefectClient, run_id: UUID, count: int) -> list[TaskRun]:
+    """The flow run's tasks, once so many have ended: the server learns of them by events, some after the run's end."""
+    from prefect.client.schemas.filters import FlowRunFilter
+
+    deadline = time.monotonic() + 30
+    while True:
+        tasks = client.read_task_runs(flow_run_filter=FlowRunFilter(id={"any_": [run_id]}))
+        if sum(task.end_time is not None for task in tasks) >= count or time.monotonic() > deadline:
+            return tasks
+        time.sleep(0.2)
+
+
 @pytest.mark.usefixtures("_fake_steps")
 def test_the_flow_is_five_named_tasks_with_their_logs(prefect_server: str, tmp_path: Path) -> None:
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import FlowRunFilter, LogFilter, LogFilterFlowRunId
+    from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
     from prefect.client.schemas.sorting import LogSort
     from prefect.logging.handlers import APILogHandler
     from tl_flows.flow import pipeline
@@ -50,7 +68,7 @@ def test_the_flow_is_five_named_tasks_with_their_logs(prefect_server: str, tmp_p
     with get_client(sync_client=True) as client:
         run_id = state.state_details.flow_run_id
         run = client.read_flow_run(run_id)
-        tasks = client.read_task_runs(flow_run_filter=FlowRunFilter(id={"any_": [run_id]}))
+        tasks = ended_tasks(client, run_id, len(STEPS))
         logs = client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run_id])), sort=LogSort.TIMESTAMP_ASC)
     assert run.parameters == {"folder": str(tmp_path), "config": {"seed": 0}, "step_hours": 24.0}
     by_start = sorted(tasks, key=lambda t: t.start_time)

@@ -49,7 +49,7 @@ def test_a_model_is_registered_promoted_and_rolled_back(project: Path, capsys: p
     assert said(capsys, "registry", "list").startswith("no model is registered here; `tl registry register`")
     assert said(capsys, "registry", "history").startswith("nothing was registered or promoted here yet")
     told = said(capsys, "registry", "register", "HEAD~1", "--why", "the first")
-    assert told == "v1: accuracy 0.800 (0.750 to 0.850); `git push --tags` shares it\n"
+    assert told == "v1: accuracy 0.800 (0.750 to 0.850); `tl registry push` shares it\n"
     assert json.loads(said(capsys, "registry", "register", "--json"))["facts"]["data_version"] == "data two"
     assert said(capsys, "registry", "promote", "v1", "--why", "it is [good]") == "v1 is the champion\n"
     assert said(capsys, "registry", "promote", "challenger", "--why", "more") == "v2 is the champion instead of v1\n"

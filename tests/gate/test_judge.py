@@ -198,6 +198,26 @@ def test_overconfidence_refuses() -> None:
     assert not decision.promote
 
 
+def test_a_calibration_error_that_chance_explains_refuses_nothing() -> None:
+    """Three rows lost to none: the error is beyond the limit, and a coin makes it so once in eight."""
+    duel = Duel(30)
+    duel.wrong = [np.arange(30) < 3, np.arange(30) < 6]
+    champion, challenger = duel.models(0.9)
+    rule = judge(duel.asked(), challenger, champion, duel.test_set, GateConfig(), resamples=RESAMPLES).rule(
+        "calibration"
+    )
+    assert rule.value is not None
+    assert rule.value > 0.03
+    assert rule.state == "pass"
+    duel.wrong = [np.arange(30) < 3, np.arange(30) < 12]
+    champion, challenger = duel.models(0.9)
+    rule = judge(duel.asked(), challenger, champion, duel.test_set, GateConfig(), resamples=RESAMPLES).rule(
+        "calibration"
+    )
+    assert rule.state == "fail"
+    assert rule.text.endswith("more than the 0.03 that is let pass, and more than chance explains (p 0.005).")
+
+
 def test_what_the_replaced_test_set_asked_must_not_be_forgotten() -> None:
     duel = Duel(1000, 0.2, 0.1)
     former = np.arange(1000) < 300

@@ -1,4 +1,4 @@
-"""The report in a real browser: nothing leaves it, nothing is amiss, all can be reached by mouse and keyboard."""
+"""The pages in a real browser: nothing leaves them, nothing is amiss, all can be reached by mouse and keyboard."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
+import decisions
 import pytest
 import reports
 from chromium import Tab, browser, find_chromium
 
 from tl_core.report import render_report
+from tl_core.report.decision_page import render_decision
 
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)>\u202e\udcff\x00' + "w" * 90
 FACTS = {
@@ -20,6 +22,10 @@ FACTS = {
     "everything unclear": lambda: reports.full_demo("unclear"),
     "hostile": lambda: reports.hostile_demo(EVIL),
 }
+DECISIONS = {f"decision, {name}": facts for name, facts in decisions.DEMOS.items()} | {
+    "decision, hostile": lambda: decisions.hostile(EVIL)
+}
+PAGES = [*FACTS, *DECISIONS]
 # elements wider than the window that no scrolling box of their own holds
 SPILL = """
 (() => {
@@ -54,7 +60,7 @@ CONTRAST = """
 """
 DEAD_LINKS = """
 [...document.querySelectorAll("a[href]")].map(a => a.getAttribute("href"))
-  .filter(h => !h.startsWith("#") || !document.getElementById(h.slice(1)))
+  .filter(h => h !== "report.html" && (!h.startsWith("#") || !document.getElementById(h.slice(1))))
 """
 REPEATED_IDS = """
 (ids => ids.filter((id, i) => ids.indexOf(id) !== i))([...document.querySelectorAll("[id]")].map(e => e.id))
@@ -78,14 +84,15 @@ def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
-    paths = {}
-    for name, facts in FACTS.items():
-        paths[name] = folder / f"{name.replace(' ', '_')}.html"
-        paths[name].write_text(render_report(facts()), encoding="utf-8")
+    texts = {name: render_report(facts()) for name, facts in FACTS.items()}
+    texts |= {name: render_decision(facts()) for name, facts in DECISIONS.items()}
+    paths = {name: folder / f"{number}.html" for number, name in enumerate(texts)}
+    for name, text in texts.items():
+        paths[name].write_text(text, encoding="utf-8")
     return paths
 
 
-@pytest.mark.parametrize("name", FACTS)
+@pytest.mark.parametrize("name", PAGES)
 def test_nothing_leaves_and_nothing_is_amiss_at_any_width_in_any_light(
     name: str, tab: Tab, pages: dict[str, Path]
 ) -> None:
@@ -101,7 +108,7 @@ def test_nothing_leaves_and_nothing_is_amiss_at_any_width_in_any_light(
     assert tab.requests() == [pages[name].as_uri()]
 
 
-@pytest.mark.parametrize("name", FACTS)
+@pytest.mark.parametrize("name", PAGES)
 def test_each_section_has_its_heading_and_room(name: str, tab: Tab, pages: dict[str, Path]) -> None:
     tab.open(pages[name])
     sections = tab.value(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from messages import lines, write_rows
+from own_folders import own_folders  # noqa: F401 - a fixture for all tests here
 from tl_flows.git import git
 from tl_flows.params import edit_params
 from tl_flows.scaffold import init_project
@@ -18,20 +19,6 @@ SETTINGS = {
     "evaluate.explain": 0,
     "evaluate.bootstrap": 200,
 }
-
-
-@pytest.fixture(autouse=True)
-def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or writes the user's caches, profile or git settings."""
-    home = tmp_path_factory.mktemp("home")
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
-    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
-    for name in ("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_HOME", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH"):
-        monkeypatch.delenv(name, raising=False)
-    for who in ("AUTHOR", "COMMITTER"):
-        monkeypatch.setenv(f"GIT_{who}_NAME", "tests")
-        monkeypatch.setenv(f"GIT_{who}_EMAIL", "tests@example.org")
 
 
 @pytest.fixture

@@ -58,6 +58,7 @@ def test_a_week_of_nights(project: Path, tmp_path: Path) -> None:
     assert (first["state"], first["version"], first["champion"]) == ("promoted", "v1", "v1")
     assert rules(first)["floors"] == "pass"
     assert Path(first["folder"], "report.html").is_file()
+    assert "Promoted: v1 is the first to serve" in Path(first["folder"], "decision.html").read_text(encoding="utf-8")
 
     idle = night(project)
     assert (idle["state"], idle["version"], idle["champion"]) == ("nothing new", "v1", "v1")
@@ -67,6 +68,9 @@ def test_a_week_of_nights(project: Path, tmp_path: Path) -> None:
     worse = night(project, codes=(REFUSED,))
     assert (worse["state"], worse["version"], worse["champion"]) == ("refused", "v2", "v1")
     assert rules(worse)["metric"] in ("fail", "can't tell")
+    page = Path(worse["folder"], "decision.html").read_text(encoding="utf-8")
+    assert "Refused: v2; v1 stays" in page
+    assert "What changed since v1" in page
 
     write_rows(project / TABLE, [*lines(120, seed=0), *lines(90, seed=2)])
     calm = shutil.copytree(project, tmp_path / "calm" / "shop", symlinks=True)

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import threading
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from documents import activated, blocks
 from messages import lines, write_rows
-from scheduling import scheduling_server
+from scheduling import ask, flow_runs, scheduling_server, wait_for
 from tl_flows.commands.schedule import schedule
-from tl_flows.retraining.schedule import Watch, fingerprint
+from tl_flows.retraining.attempt import Attempt
+from tl_flows.retraining.schedule import Schedule, Watch, fingerprint, watch_of
 
 from tl_core.errors import UserError
 
@@ -66,6 +64,21 @@ def test_a_start_that_fails_is_tried_again_at_the_next_look(tmp_path: Path) -> N
     assert calls == [fingerprint(tmp_path)] * 2
 
 
+@pytest.mark.parametrize(("state", "starts"), [("", True), ("failed", True), ("refused", False), (None, False)])
+def test_what_the_last_retrain_left_undone_is_started_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str | None, starts: bool
+) -> None:
+    started: list[str] = []
+    monkeypatch.setattr("tl_flows.retraining.schedule._start", started.append)
+    (tmp_path / "data").mkdir()
+    if state is not None:
+        Attempt.begin("base", 1_000.0).but(state=state).keep(tmp_path)
+    watch = watch_of(Schedule(tmp_path, None, "UTC", 5.0, {}), tmp_path / "data")
+    assert watch.look() is starts
+    assert started == [tmp_path.name] * starts
+    assert not watch.look()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -86,14 +99,6 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield url
 
 
-def ask(url: str, path: str, **what: Any) -> Any:
-    request = urllib.request.Request(
-        f"{url}/{path}", json.dumps(what).encode(), {"Content-Type": "application/json"}, method="POST"
-    )
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as answer:
-        return json.load(answer)
-
-
 @pytest.mark.slow
 def test_a_schedule_creates_runs_and_new_data_start_one(project: Path, server: str) -> None:
     command = [sys.executable, "-m", "tl_flows", "schedule", "--cron", "0 3 * * *", "--watch", "0.02"]
@@ -102,29 +107,21 @@ def test_a_schedule_creates_runs_and_new_data_start_one(project: Path, server: s
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     try:
-        _wait(lambda: ask(server, "deployments/filter"))
-        (deployment,) = ask(server, "deployments/filter")
+        (deployment,) = wait_for(lambda: ask(server, "deployments/filter"))
         assert deployment["name"] == project.name
         assert deployment["schedules"][0]["schedule"]["timezone"] == "Europe/Berlin"
         assert deployment["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
-        by_clock = _wait(lambda: [run for run in _runs(server) if run["auto_scheduled"]])
+        by_clock = wait_for(lambda: [run for run in flow_runs(server) if run["auto_scheduled"]])
         assert by_clock[0]["parameters"]["folder"] == str(project)
         write_rows(project / "data" / "messages.csv", lines(150, seed=3))
-        _wait(lambda: [run for run in _runs(server) if run["state_type"] == "RUNNING"])
+        wait_for(lambda: flow_runs(server, "RUNNING"))
+        for commands in blocks("docs/retraining.md", "By the clock", "sh"):
+            said = commands.replace("http://127.0.0.1:4200/api", server).replace("NAME", project.name)
+            subprocess.run(["bash", "-euc", said], cwd=project, env=activated(), check=True)
+        wait_for(lambda: len(flow_runs(server, "CANCELLED")) == 2)  # the one that runs has the only place
+        (by_http,) = [run for run in flow_runs(server) if run["idempotency_key"] == "2026-11-21"]
+        assert by_http["deployment_id"] == deployment["id"]
     finally:
         process.send_signal(signal.SIGTERM)
         told, _ = process.communicate(timeout=60)
     assert "the data have changed: a retrain was started" in told
-
-
-def _runs(url: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = ask(url, "flow_runs/filter")
-    return found
-
-
-def _wait(look: Any) -> Any:
-    end = time.monotonic() + 120
-    while not (found := look()):
-        assert time.monotonic() < end
-        time.sleep(0.5)
-    return found

@@ -121,7 +121,7 @@ def test_a_commit_without_the_project_is_refused(tmp_path: Path) -> None:
     (root / ".gitignore").write_text(".tl/\n")
     commit(root, "before DVC")
     versioning.initialise(root, git=True)
-    with pytest.raises(UserError, match=r"is not part of the commit that is retrained; commit it: git add \.dvc"):
+    with pytest.raises(UserError, match=r"is not part of commit [0-9a-f]{12}; commit it: git add \.dvc"):
         Worktree.at(root, "HEAD")
 
 

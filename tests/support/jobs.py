@@ -16,7 +16,9 @@ from tl_core.config import validate
 from tl_core.heads import linear_heads
 from tl_core.manifest.table import SCHEMA, Manifest
 from tl_core.store import FeatureStore, Space
-from tl_core.training.job import Job
+from tl_core.training.job import Fitted, Job
+from tl_core.training.seen import Seen
+from tl_core.training.start import Start
 from tl_core.types import Backbone, BackboneSpec, HeadSpec, Loader, Source, Targets
 
 SHAPE = (3, 8, 8)
@@ -93,3 +95,13 @@ def job_of(
         store=FeatureStore(root / "store"),
         state=root / "state",
     )
+
+
+def start_of(fitted: Fitted, job: Job) -> Start:
+    """A fit of the job as a model that another one goes on from."""
+    assert fitted.backbone is not None
+    prefixes = tuple(f"segments.{name}." for name in fitted.trained)
+    held = {name: tensor.clone() for name, tensor in fitted.backbone.state_dict().items() if name.startswith(prefixes)}
+    head = {name: tensor.clone() for name, tensor in fitted.head.state_dict().items()}
+    seen = Seen.of(job.manifest, job.train, job.val)
+    return Start("f" * 32, fitted.trained, held, head, job.task.classes, seen)

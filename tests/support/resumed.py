@@ -19,7 +19,7 @@ from typing import Any
 import peft  # noqa: F401  # what each process would import for itself
 import torch
 import torch._dynamo
-from jobs import job_of, write_maps
+from jobs import job_of, start_of, write_maps
 
 from tl_core.training import Fitted, Job, fit, state
 from tl_core.training.loop import Training
@@ -104,7 +104,11 @@ def main(root: Path, cases: dict[str, dict[str, Any]]) -> None:
     for seed, (name, settings) in enumerate(cases.items()):
         folder = root / name
         manifest = hard if "search" in settings else plain  # where every trial is right, none can be hopeless
+        goes_on = settings.pop("goes_on", False)
         job = job_of(manifest, folder, batch_size=4, patience=9, **settings)
+        if goes_on:
+            first = job.replace(state=folder / "first")
+            job = job.replace(start=start_of(fit(first), first))
         run(job.replace(state=folder / "undisturbed"), folder / "whole")
         rng, killed = random.Random(seed), []
         while not killed or killed[-1]:

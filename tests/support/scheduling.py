@@ -1,25 +1,28 @@
-"""A Prefect server that schedules runs, as `prefect server start` runs it."""
+"""A Prefect server that schedules runs, as `prefect server start` runs it, and the ways to ask it."""
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 from tl_flows import prefect_env
+
+Found = TypeVar("Found")
 
 
 @contextmanager
 def scheduling_server(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of a server on a free port; the environment is quiet and has its home."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     for name, value in {**prefect_env.QUIET, "PREFECT_HOME": str(home)}.items():
         monkeypatch.setenv(name, value)
     command = [
@@ -46,3 +49,34 @@ def scheduling_server(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[s
     finally:
         process.terminate()
         process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def ask(url: str, path: str, **what: Any) -> Any:
+    """What a server's API answers to a POST."""
+    request = urllib.request.Request(
+        f"{url}/{path}", json.dumps(what).encode(), {"Content-Type": "application/json"}, method="POST"
+    )
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as answer:
+        return json.load(answer)
+
+
+def flow_runs(url: str, state: str | None = None) -> list[dict[str, Any]]:
+    """The flow runs that a server knows, those in a type of state where one is named."""
+    found: list[dict[str, Any]] = ask(url, "flow_runs/filter")
+    return [run for run in found if state in (None, run["state_type"])]
+
+
+def wait_for(look: Callable[[], Found], seconds: float = 120) -> Found:
+    """Look until something is found."""
+    end = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < end
+        time.sleep(0.5)
+    return found

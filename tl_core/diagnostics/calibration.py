@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ import torch
 from tl_core.diagnostics.results import Bin, Calibration, State
 from tl_core.evaluation import Interval
 from tl_core.evaluation.bootstrap import (
+    Bools,
     Floats,
     Ints,
     count_of,
@@ -111,6 +113,23 @@ def error_draws(
     return error, corrected_error(parts.gap, parts.share, 2 * spread)
 
 
+def gap_tables(
+    first: npt.NDArray[np.floating],
+    second: npt.NDArray[np.floating],
+    truth: npt.NDArray[np.generic],
+    targets: Targets,
+) -> tuple[Floats, Floats]:
+    """For each of two models what its rows add to the gap of each bin, confidence minus right decisions: [N, bins].
+
+    The bins are those of both models' confidences together, so that rows of the two may be traded.
+    """
+    pools = [_Pool.of(said.astype(np.float64), truth, targets) for said in (first, second)]
+    which = np.split(_equal_mass(np.concatenate([pool.confidences for pool in pools])), 2)
+    bins = int(max(one.max() for one in which)) + 1
+    one, other = (pool.in_bins(part, bins).gaps for pool, part in zip(pools, which))
+    return one, other
+
+
 def corrected_error(gap: Floats, share: Floats, spread: Floats) -> Floats:
     """The expected calibration error without what chance adds to it, never below 0: [..., bins] -> [...].
 
@@ -188,12 +207,14 @@ class _Parts:
 
 @dataclass(frozen=True)
 class _Pool:
-    """All decisions in bins of equally many. table [N, 3 bins + 3]: each row's decisions, confidences and right ones by
-    bin, then its log loss, its Brier score and 1: a weighted sum over rows is all that a resample needs."""
+    """All decisions in bins of equally many. A weighted sum over the rows of `table` is all that a resample needs."""
 
     confidences: Floats  # of each decision, [M]
-    which: Ints  # its bin, [M]
-    table: Floats
+    right: Bools  # whether it is right
+    owner: Ints  # its row
+    scores: Floats  # log loss and Brier score of each row, [N, 2]
+    which: Ints  # each decision's bin, [M]
+    bins: int
 
     @classmethod
     def of(cls, probabilities: Floats, truth: npt.NDArray[np.generic], targets: Targets) -> _Pool:
@@ -212,27 +233,29 @@ class _Pool:
             sure, right = np.maximum(probabilities, 1 - probabilities).ravel(), ((probabilities > 0.5) == yes).ravel()
             owner = np.repeat(np.arange(rows), classes)
         which = _equal_mass(sure)
-        bins = int(which.max()) + 1
-        cells = owner * bins + which
+        return cls(sure, right, owner, np.stack([losses, squares], axis=1), which, int(which.max()) + 1)
+
+    def in_bins(self, which: Ints, bins: int) -> _Pool:
+        """The same decisions in other bins."""
+        return replace(self, which=which, bins=bins)
+
+    @cached_property
+    def table(self) -> Floats:
+        """Each row's decisions, confidences and right ones by bin, then its log loss, its Brier score and 1."""
+        rows = len(self.scores)
+        cells = self.owner * self.bins + self.which
 
         def placed(values: npt.NDArray[np.generic] | None) -> Floats:
-            return np.bincount(cells, values, minlength=rows * bins).reshape(rows, bins).astype(np.float64)
+            counted = np.bincount(cells, values, minlength=rows * self.bins)
+            return counted.reshape(rows, self.bins).astype(np.float64)
 
-        table = [placed(None), placed(sure), placed(right), losses[:, None], squares[:, None], np.ones((rows, 1))]
-        return cls(sure, which, np.concatenate(table, axis=1))
-
-    @property
-    def bins(self) -> int:
-        return int(self.which.max()) + 1
+        parts = [placed(None), placed(self.confidences), placed(self.right), self.scores, np.ones((rows, 1))]
+        return np.concatenate(parts, axis=1)
 
     @property
     def gaps(self) -> Floats:
         """Each row's confidences minus its right decisions, by bin: [N, bins]."""
         return self.table[:, self.bins : 2 * self.bins] - self.table[:, 2 * self.bins : 3 * self.bins]
-
-    @property
-    def scores(self) -> Floats:
-        return self.table[:, -3:-1]
 
     def parts(self, sums: Floats) -> _Parts:
         """Weighted sums of the table's rows, [..., 3 bins + 3], as bins; nan where a resample drew nothing of one."""

@@ -17,6 +17,8 @@ from tl_core.types import Targets
 FOLDS = 5
 LEAST = 50  # rows
 MOST_LISTED = 200  # suspects
+MOST_NAMED = 5  # classes
+KNOWN = 0.1  # of a class's rows must be given it by the probe, or it says nothing of labels of that class
 SURE = 0.001  # share of wrong labels that must be sure before anyone is told to look for them
 FEW = 0.02  # share of wrong labels that few data sets are without
 CERTAIN = 1e-7  # probabilities are kept so far from 0 and 1
@@ -43,7 +45,8 @@ def label_errors(
     digests: of their content; strength: the probe's total L2 penalty. Copies and groups share a fold and are resampled
     whole. A label is a suspect where it is more likely wrong than right, given how many are wrong at all (see
     label_noise()). Of several labels a row may have, each counts on its own. Rows whose class occurs in no other fold
-    are not judged. None for values, which have no class, and where fewer than 50 rows are left.
+    are not judged; classes that the probe hardly ever gives to their own rows are named, and where they have many rows
+    nothing is called fine. None for values, which have no class, and where fewer than 50 rows are left.
     """
     if targets.task == "regression" or targets.outputs < 2 or len(truth) < LEAST:
         return None
@@ -58,22 +61,27 @@ def label_errors(
     if targets.task == "multiclass":
         usual = np.bincount(labels, minlength=targets.outputs)[None] / len(labels)
         noise = label_noise(np.log(said), _log(usual), labels.astype(np.int64), units, confidence, resamples, seed)
+        told = np.eye(targets.outputs, dtype=bool)[said.argmax(axis=1)]
         quality, hits = noise.right, float((said.argmax(axis=1) == labels).mean())
+        marks = np.eye(targets.outputs, dtype=bool)[labels]
         given = [targets.classes[c] for c in labels]
         suggested = [targets.classes[c] for c in _without(said, labels.astype(np.int64)).argmax(axis=1)]
     else:
         marks = labels.astype(np.float64) > 0.5  # [N, C]
         noise = _marks_noise(said, marks, units, confidence, resamples, seed)
         right = noise.right.reshape(marks.shape)
-        quality, hits = right.min(axis=1), float(((said > 0.5) == marks).mean())
+        told = said > 0.5
+        quality, hits = right.min(axis=1), float((told == marks).mean())
         given, suggested = _named(marks, targets), _named(marks ^ (right < 0.5), targets)
-    state = _state(noise.share)
+    blind = np.flatnonzero((told & marks).sum(axis=0) < KNOWN * marks.sum(axis=0))
+    state = _state(noise.share, float(marks[:, blind].any(axis=1).mean()))
     # where nothing is sure, the likeliest share may be anything, and whom it accuses means nothing
     suspects = np.flatnonzero(quality < 0.5) if state != "unclear" else np.empty(0, np.int64)
     listed = suspects[np.argsort(quality[suspects], kind="stable")][:MOST_LISTED]
     return LabelErrors(
         state=state,
-        text=_text(state, noise.share, targets, labels.size, len(suspects), hits, confidence),
+        text=_text(state, noise.share, targets, labels.size, len(suspects), hits, confidence)
+        + _untold([targets.classes[c] for c in blind]),
         rows=len(judged),
         found=len(suspects),
         share=noise.share,
@@ -123,10 +131,19 @@ def _named(marks: Bools, targets: Targets) -> list[str]:
     return [", ".join(targets.classes[c] for c in np.flatnonzero(row)) or "none" for row in marks]
 
 
-def _state(share: Interval) -> State:
+def _state(share: Interval, blind: float) -> State:
+    """blind: the share of rows of whose labels nothing can be said."""
     if share.low > SURE:
         return "warn"
-    return "ok" if share.high <= FEW else "unclear"
+    return "ok" if max(share.high, blind) <= FEW else "unclear"
+
+
+def _untold(blind: Sequence[str]) -> str:
+    if not blind:
+        return ""
+    named = ", ".join(blind[:MOST_NAMED]) + (f" and {len(blind) - MOST_NAMED:,} more" * (len(blind) > MOST_NAMED))
+    which = "that label" if len(blind) == 1 else "those labels"
+    return f" The probe does not know {named}: it says nothing of {which}."
 
 
 def _text(

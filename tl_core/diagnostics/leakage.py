@@ -133,7 +133,7 @@ def _shared(groups: Sequence[str] | None, test: Ints, other: Ints) -> tuple[tupl
     """Groups that test rows share with others, by name, and which test rows are theirs."""
     if groups is None:
         return (), np.zeros(len(test), bool)
-    names = np.asarray(groups, np.str_)
+    names = np.asarray(groups, object)
     shared = np.intersect1d(names[test], names[other])
     return tuple(str(name) for name in shared), np.isin(names[test], shared)
 

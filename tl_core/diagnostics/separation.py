@@ -148,6 +148,21 @@ def _balances(units: Ints, codes: Ints, first: Bools, permutations: int, rng: np
     return drawn
 
 
+def permuted_sides(side: Bools, groups: Ints | None, permutations: int, seed: int) -> npt.NDArray[np.float32]:
+    """Which of [N] rows are in the first set, then permutations of that, 0 and 1, float32 [N, 1 + permutations].
+
+    groups: int64 [N], permuted as `_permuted_groups` says; None where each row stands for itself.
+    """
+    rng = np.random.default_rng(seed)
+    if groups is not None and _several(groups):
+        units = np.unique(groups, return_inverse=True)[1].astype(np.int64)
+        return np.asarray(_permuted_groups(units, np.zeros(len(side), np.int64), side, permutations, rng)[1])
+    sides = np.empty((len(side), 1 + permutations), np.float32)
+    sides[:, 0] = side
+    _permute_within(np.zeros(len(side), np.int64), np.arange(len(side)), sides, rng)
+    return sides
+
+
 def _several(groups: Ints) -> bool:
     """Whether there are several groups, some of several rows: else rows are what can be permuted."""
     return 1 < len(np.unique(groups)) < len(groups)

@@ -195,7 +195,7 @@ def _names(values: Sequence[str | None], groups: Ints | None) -> bool:
 
 
 def _codes(groups: Sequence[str] | None) -> Ints | None:
-    return None if groups is None else np.unique(np.asarray(groups, np.str_), return_inverse=True)[1].astype(np.int64)
+    return None if groups is None else np.unique(np.asarray(groups, object), return_inverse=True)[1].astype(np.int64)
 
 
 def _tested(pair: _Pair, data: _Data, pairs: int) -> Found:

@@ -67,7 +67,7 @@ class _Verdict:
 
 def judged(found: Sequence[Found], targets: Targets, confidence: float) -> list[ShiftTest]:
     """The tests with their states and sentences; a difference counts at 1 - confidence for all together."""
-    corrected = _holm([one.p for one in found] + [one.balance_p for one in found])
+    corrected = holm([one.p for one in found] + [one.balance_p for one in found])
     ps, balances = corrected[: len(found)], corrected[len(found) :]
     level = 1 - confidence + 1e-9
     tested = Counter(one.column for one in found)
@@ -79,7 +79,7 @@ def judged(found: Sequence[Found], targets: Targets, confidence: float) -> list[
     ]
 
 
-def _holm(ps: Sequence[float]) -> list[float]:
+def holm(ps: Sequence[float]) -> list[float]:
     """p-values corrected for how many there are (Holm, Scandinavian Journal of Statistics 1979)."""
     corrected, least = [1.0] * len(ps), 0.0
     for rank, at in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):

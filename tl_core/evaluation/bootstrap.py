@@ -115,7 +115,8 @@ def units_of(n: int, groups: Sequence[str] | None) -> Ints:
         return np.arange(n)
     if len(groups) != n:
         raise ValueError(f"{len(groups)} groups for {n} rows")
-    _, units = np.unique(np.asarray(groups, dtype=np.str_), return_inverse=True)
+    # as objects: an array of strings gives every row as much room as the longest name takes
+    _, units = np.unique(np.asarray(groups, object), return_inverse=True)
     return units.astype(np.int64) if units.max(initial=0) > 0 else np.arange(n)
 
 

@@ -233,7 +233,8 @@ class Regression(Measure):
 def measure(targets: Targets, predictions: Numbers, truth: npt.NDArray[np.generic], units: Ints) -> Measure:
     """The task's measure of predictions against truth.
 
-    Raises UserError where there are no rows or predictions are not finite, ValueError on shapes that don't fit.
+    Raises UserError where there are no rows, only one class, or predictions that are not finite, ValueError on shapes
+    that don't fit.
     """
     rows = len(truth)
     expected = (rows,) if targets.task == "regression" else (rows, targets.outputs)
@@ -241,6 +242,11 @@ def measure(targets: Targets, predictions: Numbers, truth: npt.NDArray[np.generi
         raise ValueError(f"predictions are {predictions.shape}, expected {expected}")
     if rows == 0:
         raise UserError("no usable test row to evaluate on; add rows to the test split or set data.test_fraction")
+    if targets.task == "multiclass" and targets.outputs < 2:
+        raise UserError(
+            f"the data have one class, '{targets.classes[0]}', and there is nothing to tell it from; add samples of "
+            "another class"
+        )
     bad = int((~np.isfinite(predictions)).sum())
     if bad:
         raise UserError(

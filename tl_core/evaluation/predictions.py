@@ -45,7 +45,7 @@ def predictions_table(
         return pa.array(full, kind)
 
     truth = manifest.target_array(rows)
-    predicted, probability, correct = _decided(targets, predictions, truth, separator)
+    predicted, probability, correct = decided(targets, predictions, truth, separator)
     source = table.take(pa.array(lines))
     columns: dict[str, pa.Array | pa.ChunkedArray] = {
         "row": pa.array(lines, pa.int64()),
@@ -96,10 +96,13 @@ def worst_rows(targets: Targets, predictions: Numbers, truth: npt.NDArray[np.gen
     return order[wrong[order]][:limit].astype(np.int64)
 
 
-def _decided(
+def decided(
     targets: Targets, predictions: Numbers, truth: npt.NDArray[np.generic], separator: str
 ) -> tuple[list[object], list[object], list[object]]:
-    """What each row was given, with which probability, and whether that is right."""
+    """What each row was given, with which probability, and whether that is right, as the predictions table has it.
+
+    predictions: probabilities [N, C] or values [N]; for regression the last two are None in each row.
+    """
     if targets.task == "regression":
         nothing: list[object] = [None] * len(predictions)
         return np.round(predictions.astype(np.float64), DIGITS).tolist(), nothing, nothing

@@ -20,8 +20,8 @@ class Rule:
     name: metric, floors, newest, classes, groups, calibration, former, known, latency or size; text: the verdict in
     sentences; value: what was measured (a gain, where below 0 is worse; a rise of the calibration error; ms; MB), of
     several parts the one that decides; interval: each end at the gate's confidence; limit: what it is held against;
-    further_rows: test rows that would decide, where the rule can't tell and a number is known; parts: of classes and
-    groups, the largest fall first, at most 50.
+    further_rows: test rows that would decide, where the rule can't tell and a number is known; parts: what was measured
+    of each class, group or kind of rows, the largest fall first, at most 50.
     """
 
     name: str

@@ -15,10 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tl_core.config import GateConfig
-from tl_core.diagnostics.calibration import BIN_ROWS, error_draws
 from tl_core.diagnostics.gaps import Rated
 from tl_core.evaluation import Interval, metric_title
-from tl_core.evaluation.bootstrap import Bools, Ints, Numbers, count_of, percentile_interval, units_of, ways_to_resample
+from tl_core.evaluation.bootstrap import Bools, Ints, Numbers
 from tl_core.evaluation.metrics import watch_name
 from tl_core.gate.changes import Change, ClassScores, RowScores, Scores, changes
 from tl_core.gate.decision import Rule, State
@@ -93,7 +92,11 @@ def rows_rule(name: str, what: str, answers: Answers, drop: float, draws: Draws)
         return Rule(name, "skipped", f"Not compared on {what}: {why}.", limit=-drop)
     found = draws.changes(RowScores(*rated, [(np.zeros(len(answers), np.int64), [what])]), answers)
     title = metric_title(watch_name(answers.targets))
-    return replace(_judged(name, found, len(answers), drop, draws.settings, f"{title} on {{part}}"), parts=())
+    rule = _judged(name, found, len(answers), drop, draws.settings, f"{title} on {{part}}")
+    gain = found[0].gain
+    if rule.state == "pass" and gain.low <= 0 <= gain.high:
+        rule = replace(rule, text=f"{rule.text} Too few rows to say whether it has risen or fallen there.")
+    return rule
 
 
 def classes_rule(answers: Answers, known: Sequence[str], draws: Draws) -> Rule:
@@ -118,36 +121,6 @@ def groups_rule(answers: Answers, draws: Draws) -> Rule:
     found = draws.changes(RowScores(*rated, columns), answers)
     title = metric_title(watch_name(answers.targets))
     return _judged("groups", found, len(answers), drop, draws.settings, f"{title} where {{part}}")
-
-
-def calibration_rule(answers: Answers, draws: Draws) -> Rule:
-    """Whether the calibration error has risen."""
-    settings, limit = draws.settings, draws.settings.calibration_rise
-    if answers.targets.task == "regression":
-        return Rule("calibration", "skipped", "A number has no probability.", limit=limit)
-    if len(answers) < BIN_ROWS:
-        return Rule("calibration", "skipped", f"Fewer than {BIN_ROWS} test rows say nothing of it.", limit=limit)
-    ways = ways_to_resample(units_of(len(answers), answers.groups))
-    (before, drawn), (after, redrawn) = (
-        error_draws(said, answers.truth, answers.targets, ways, resamples=draws.resamples, seed=draws.seed)
-        for said in (answers.first, answers.second)
-    )
-    rise = percentile_interval(
-        after - before, redrawn - drawn, 2 * settings.confidence - 1, None, units=[count_of(way) for way in ways]
-    )
-    state: State = "pass"
-    if rise.value > limit and rise.low > 0:
-        state = "fail"
-    elif settings.strict and rise.high > limit:
-        state = "can't tell"
-    more = further_rows(rise, limit, len(answers), settings.confidence) if state == "can't tell" else None
-    text = f"Calibration error {before:.3f} before and {after:.3f} now ({rise.value:+.3f}; {_ends(rise)})"
-    text += {
-        "pass": f"; a rise of up to {max(0.0, rise.high):.3f} can't be ruled out.",
-        "fail": f": more than the {limit:g} that is let pass, and more than chance explains.",
-        "can't tell": f": a rise beyond the {limit:g} that is let pass can't be ruled out.",
-    }[state]
-    return Rule("calibration", state, text + advice(more), rise.value, rise, limit, more)
 
 
 def limit_rule(name: Literal["latency", "size"], value: float | None, limit: float | None) -> Rule:
@@ -190,17 +163,17 @@ def _judged(name: str, found: Sequence[Change], rows: int, drop: float, settings
         text += f" (p {decides.worse:.2g}"
         text += f", for all {len(found)} together)." if len(found) > 1 else ")."
     elif state == "can't tell":
-        text += (
-            f": a fall beyond the {drop:g} that is let pass can't be ruled out ({_ends(decides.gain)}).{advice(more)}"
-        )
+        ends = one_sided_ends(decides.gain)
+        text += f": a fall beyond the {drop:g} that is let pass can't be ruled out ({ends}).{advice(more)}"
     else:
         lowest = max(0.0, -min(part.gain.low for part in found))
         text += f", the worst of {len(found)}; " if len(found) > 1 else "; "
-        text += f"a fall of up to {lowest:.3f} can't be ruled out."
+        text += f"a fall of up to {lowest:.3f} can't be ruled out." if lowest else "surely no fall."
     return Rule(name, state, text, decides.gain.value, decides.gain, -drop, more, (decides, *rest)[:MOST_PARTS])
 
 
-def _ends(interval: Interval) -> str:
+def one_sided_ends(interval: Interval) -> str:
+    """An interval's ends, each of which holds alone, in words."""
     return f"one-sided ends {interval.low:+.3f} and {interval.high:+.3f}"
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from tl_core.config import GateConfig
 from tl_core.evaluation import Evaluation, Interval, Paired, floor_title, metric_title, paired
 from tl_core.evaluation.metrics import watch_name
+from tl_core.gate.calibration_guard import calibration_rule
 from tl_core.gate.changes import RowScores
 from tl_core.gate.contest import Asked, Candidate
 from tl_core.gate.decision import Decision, Rule, SetUse, State, Stood
@@ -18,7 +19,6 @@ from tl_core.gate.further import advice, further_rows
 from tl_core.gate.guards import (
     Answers,
     Draws,
-    calibration_rule,
     classes_rule,
     groups_rule,
     limit_rule,

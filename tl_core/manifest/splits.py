@@ -124,19 +124,27 @@ def carve(
     """Rows [M] of `rows` for a new split: in each stratum the first units by rank, up to ceil(fraction * n) of them.
 
     reserve: units of a stratum that stay, where it has more than that many (at least one always stays); there: rows
-    that are in the new split already, and count among its stratum's n units and among those taken.
+    that are in the new split already, and count among its stratum's n units and among those taken. Where most units up
+    to the last of these are there, they were carved like this before, and just the new ones among them follow: a row
+    that has been trained on does not become a test row because others have joined.
     """
     used, first = np.unique(units.of_row[rows], return_index=True)
     stratum = strata[rows[first]]
-    _, first_there = np.unique(units.of_row[there], return_index=True)
-    before = Counter(strata[there[first_there]].tolist())
-    rank = units.rank(salt)[used]
+    ranks = units.rank(salt)
+    held, first_there = np.unique(units.of_row[there], return_index=True)
+    held_strata = strata[there[first_there]]
+    before = Counter(held_strata.tolist())
+    rank = ranks[used]
     order = np.lexsort((rank, stratum))
     taken = np.zeros(len(units.names), bool)
     for members in np.split(order, np.flatnonzero(np.diff(stratum[order])) + 1):
         n, already = len(members), before[int(stratum[members[0]])]
         stay = reserve if n > reserve else 1
-        take = max(0, min(math.ceil(fraction * (n + already) - 1e-9) - already, n - stay))
+        take = math.ceil(fraction * (n + already) - 1e-9) - already
+        if already:
+            among = int((rank[members] < ranks[held][held_strata == stratum[members[0]]].max()).sum())
+            take = among if among <= already else take
+        take = max(0, min(take, n - stay))
         taken[used[members[:take]]] = True
     chosen: np.ndarray = rows[taken[units.of_row[rows]]]
     return chosen

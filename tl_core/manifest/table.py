@@ -156,6 +156,17 @@ class Manifest:
             return None
         return [group or id_ for group, id_ in zip(self._column("group", rows), self.ids(rows))]
 
+    def alike(self, rows: np.ndarray) -> list[str] | None:
+        """What rows that are not independent have in common: their group, or without a group column their content.
+
+        None where each row stands for itself.
+        """
+        groups = self.groups(rows)
+        if groups is not None:
+            return groups
+        digests = self.digests(rows)
+        return digests if len(set(digests)) < len(digests) else None
+
     def attributes(self, rows: np.ndarray) -> dict[str, list[str | None]]:
         """Values to compare results by, a list for each column: the group column under its own name, then attributes.
 

@@ -218,6 +218,15 @@ class Gap:
 
 
 @dataclass(frozen=True)
+class StartFacts:
+    """The model that training was to go on from. used: whether it did; text: what it took, or why not."""
+
+    asked: str
+    used: bool
+    text: str
+
+
+@dataclass(frozen=True)
 class Tuning:
     """tune.json. asked: the strategy in the config; strategy: the one that was fitted; watch: the metric that chose;
     temperature: what logits are divided by."""
@@ -227,6 +236,7 @@ class Tuning:
     watch: str
     validation: float
     temperature: float | None = None
+    start: StartFacts | None = None
     decision: Decision | None = None
     probe: ProbeFacts | None = None
     finetune: FinetuneFacts | None = None

@@ -145,6 +145,8 @@ def _result(tuning: Tuning, metric: str) -> str:
 
 def _findings(tuning: Tuning) -> list[Finding]:
     found = []
+    if tuning.start:
+        found.append(Finding("Warm start" if tuning.start.used else "No warm start", tuning.start.text))
     if tuning.gap:
         found.append(Finding(_gap_title(tuning, tuning.gap), tuning.gap.text, tuning.gap.memorised))
     if tuning.finetune and tuning.finetune.diverged:

@@ -45,7 +45,7 @@ def cross_validated_outcomes(
         spread = values.std(correction=0)
         targets = (values - values.mean()) / (spread if spread > 0 else 1.0)
     truth = targets.cpu().numpy()
-    codes = None if groups is None else np.unique(np.asarray(groups, np.str_), return_inverse=True)[1].astype(np.int64)
+    codes = None if groups is None else np.unique(np.asarray(groups, object), return_inverse=True)[1].astype(np.int64)
     repeats = min(MOST_REPEATS, max(1, round(REPEATED_ROWS / len(truth))))
     deals = [deal(truth, task, folds, seed + 1_000_003 * repeat, groups) for repeat in range(repeats)]
     with one_torch_thread() if len(truth) * min(features.shape) <= FOR_ONE_THREAD else nullcontext():

@@ -106,7 +106,7 @@ class Entrants:
             counted = lazy.flops(entered.request, cache, self._manifest.digests(few), self._count)
             entered.flops = counted or entered.spec.flops
             self.opening += time.perf_counter() - started
-        pin(entered.spec, entered.facts["revision"], self._workspace.root)  # where that fails, it does for all
+        pin(entered.spec, entered.request, entered.facts, self._workspace.root)  # where that fails, it does for all
         return entered.flops
 
     def measure(self, name: str, rows: int) -> Outcomes:

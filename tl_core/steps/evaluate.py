@@ -59,7 +59,11 @@ def evaluate(config: RunConfig, registry: Registry, workspace: Workspace) -> dic
         table = predictions_table(manifest, test, answers.predictions, separator=manifest.separator)
         shown = Shown(job, table)
         examples = tuple(shown.examples(bundle, answers.predictions, diagnostics))
-        report = report_facts(job, workspace, receipt, tuned, evaluation, diagnostics, examples, shown.samples(table))
+        plugin = registry.plugin_of(manifest.modality)
+        report = report_facts(
+            job, workspace, receipt, tuned, evaluation, diagnostics, examples, shown.samples(table),
+            plugin.dist if plugin else None,
+        )  # fmt: skip
         write_predictions(table, folder / "predictions.parquet")
         report.save(folder / "report.json")
         write_text(folder / "report.html", render_report(report))

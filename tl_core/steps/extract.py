@@ -7,6 +7,7 @@ from typing import Any
 from tl_core.config import RunConfig
 from tl_core.extraction import END, fill
 from tl_core.manifest import Manifest
+from tl_core.pins import Pins, check_weights
 from tl_core.registry import Registry
 from tl_core.steps.backbone import Lazy, chosen
 from tl_core.steps.record import recorded
@@ -32,6 +33,8 @@ def extract(config: RunConfig, registry: Registry, workspace: Workspace) -> dict
         for role, seed in (("backbone", None), ("random", config.seed)):
             lazy = Lazy(spec, seed)
             facts = lazy.facts(request, workspace.cache)
+            if seed is None:
+                check_weights(request, facts, Pins.at(workspace.root), workspace.root)
             done = fill(
                 manifest, rows, loader, facts["fingerprint"], lazy, store,
                 device=settings.device, precision=precision, engine=settings.engine,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import version as installed
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import yaml
 
 from tl_core.bundle import ModelBundle
 from tl_core.diagnostics.results import Diagnostics
+from tl_core.environment import environment
 from tl_core.errors import DecodeError, UserError
 from tl_core.evaluation import Evaluation, worst_rows
 from tl_core.explain import explain
@@ -43,8 +43,12 @@ def report_facts(
     diagnostics: Diagnostics | None,
     examples: Sequence[Example],
     samples: Sequence[Sample],
+    plugin: str | None,
 ) -> ReportFacts:
-    """All facts of the run. receipt: of the extraction; diagnostics: None where they are turned off."""
+    """All facts of the run.
+
+    receipt: of the extraction; diagnostics: None where they are turned off; plugin: the modality's distribution.
+    """
     manifest, backbone = job.manifest, receipt["backbone"]
     notes = list(manifest.notes)
     if receipt["truncated"]:
@@ -77,9 +81,9 @@ def report_facts(
         examples=examples,
         samples=samples,
         diagnostics=diagnostics,
-        provenance={name: installed(name) for name in ("tl-core", "torch", "numpy")},
+        provenance=environment(plugin, job.device),
         # neither where features lie nor what the gate asks for changes a result
-        config=yaml.safe_dump(job.config.model_dump(mode="json", exclude={"gate", "store"}), sort_keys=False),
+        config=yaml.safe_dump(job.config.model_dump(mode="json", exclude={"gate", "registry", "store"}), sort_keys=False),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Mapping
 from typing import Any
@@ -13,12 +14,14 @@ from tl_core.config import RunConfig
 from tl_core.engines import resolve_precision
 from tl_core.errors import UserError
 from tl_core.extraction import space_of
-from tl_core.reference import Reference, sampled
+from tl_core.held import MOST_HELD, Held, group_codes
+from tl_core.reference import Reference, sampled, unit
 from tl_core.registry import Registry
 from tl_core.selection.speed import speed_of
 from tl_core.steps.backbone import Lazy
 from tl_core.steps.job import job_of
 from tl_core.steps.record import recorded
+from tl_core.steps.start import begun, seen_by, unused
 from tl_core.training import Fitted, Job, fit
 from tl_core.training.curve import learning_curve
 from tl_core.training.finetune import embeddings_by
@@ -27,6 +30,7 @@ from tl_core.training.processes import processes
 from tl_core.training.search import search
 from tl_core.training.sources import RawSource
 from tl_core.training.trial import decide
+from tl_core.training.trial_plan import PROBE
 from tl_core.watch import watch_metric
 from tl_core.workspace import Workspace, write_json
 
@@ -72,31 +76,42 @@ def tune(config: RunConfig, registry: Registry, workspace: Workspace) -> dict[st
                 "update": (facts["finetune"] or {}).get("update"),
                 "memorised": facts["gap"]["memorised"],
                 "seed": config.seed,
+                **({"started_from": job.start.digest} if job.start is not None else {}),
             },
             reference=_reference(job, fitted, precision),
+            seen=seen_by(job) if fitted.trained else None,
         )
         write_json(workspace.step("tune") / "tune.json", {"format": FORMAT_VERSION, **facts})
         shutil.rmtree(job.state, ignore_errors=True)  # what a killed run would have gone on with
         results.update(_told(facts))
+        if facts["start"]:
+            results["notes"] = [facts["start"]["text"]]
     return results
 
 
 def _fitted(job: Job, workspace: Workspace) -> tuple[Job, dict[str, Any], Fitted]:
     """The job as it was decided and searched, the facts for tune.json, and the fit."""
-    tune = job.config.tune
+    tune, split = job.config.tune, job
     facts: dict[str, Any] = {"asked": tune.strategy, "decision": None, "search": None}
+    job, start = begun(job, workspace)
     fitted: Fitted | None = None
     if tune.strategy == "auto":
         speed = speed_of(job.device, resolve_precision(tune.precision, job.device, {}), workspace.cache)
         decision = decide(job, processes(job.device).agreed(speed))
         facts["decision"], fitted = decision.facts, decision.fitted
         job = job.tuned(strategy=decision.chosen)
+        if start is not None and start.used:
+            if decision.chosen == PROBE:
+                job, start = split.tuned(strategy=PROBE), unused(start.asked, "auto chose the probe")
+            elif not decision.design.real:
+                start = start.but_not_in_the_trial()
     if tune.search.trials:
         found = search(job)
         facts["search"], fitted = found.facts, None
         job = job.tuned(**found.settings)
     fitted = fitted or fit(job)
-    return job, facts | {"watch": job.head_spec.watch} | fitted.facts, fitted
+    told = None if start is None else start.as_json()
+    return job, facts | {"start": told, "watch": job.head_spec.watch} | fitted.facts, fitted
 
 
 def _curve(job: Job, fitted: Fitted) -> dict[str, Any] | None:
@@ -145,12 +160,26 @@ def _reference(job: Job, fitted: Fitted, precision: str) -> Reference | None:
 
     None where training has left a backbone that gives no finite embeddings.
     """
-    train, val = (sampled(rows, job.config.seed) for rows in (job.train, job.val))
+    train, place = sampled(job.train, job.config.seed), sampled(np.arange(len(job.val)), job.config.seed)
+    val = job.val[place]
     if fitted.backbone is None:
-        return Reference.of(job.features(train).numpy(), job.features(val).numpy())
-    source = RawSource(job.manifest, job.loader, fitted.backbone)
-    made = embeddings_by(source, np.concatenate([train, val]), fitted.backbone, job.device, precision).numpy()
-    return Reference.of(made[: len(train)], made[len(train) :]) if np.isfinite(made).all() else None
+        x_train, x_val = job.features(train).numpy(), job.features(val).numpy()
+    else:
+        source = RawSource(job.manifest, job.loader, fitted.backbone)
+        made = embeddings_by(source, np.concatenate([train, val]), fitted.backbone, job.device, precision).numpy()
+        if not np.isfinite(made).all():
+            return None
+        x_train, x_val = made[: len(train)], made[len(train) :]
+    few = sampled(np.arange(len(val)), job.config.seed, MOST_HELD)
+    held, manifest, groups = val[few], job.manifest, job.manifest.alike(train)
+    return dataclasses.replace(
+        Reference.of(x_train, x_val),
+        held=Held.of(
+            unit(x_val[few]), fitted.said[place[few]], manifest.target_array(held), job.task.task, manifest.alike(held)
+        ),
+        groups=None if groups is None else group_codes(groups),
+        group_column=manifest.group_column,
+    )
 
 
 def _told(facts: Mapping[str, Any]) -> dict[str, Any]:

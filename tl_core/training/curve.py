@@ -149,7 +149,7 @@ class _Judged:
 def _judged(rows: _Rows, strength: float, groups: Sequence[str] | None, seed: int) -> _Judged:
     truth, n = rows.y.cpu().numpy(), len(rows.y)
     strengths = (strength * NEIGHBOURS, strength, strength / NEIGHBOURS)
-    codes = None if groups is None else np.unique(np.asarray(groups, np.str_), return_inverse=True)[1].astype(np.int64)
+    codes = None if groups is None else np.unique(np.asarray(groups, object), return_inverse=True)[1].astype(np.int64)
     repeats = min(MOST_REPEATS, max(1, round(REPEATED_ROWS / n)))
     cost = 2 * rows.x.shape[1] * rows.outputs * n * PASSES * len(strengths) * sum(SHARES)
     affordable = max(1, int(BUDGET // max(1, cost)))  # rows that are all alike have no axes

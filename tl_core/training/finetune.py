@@ -29,6 +29,7 @@ from tl_core.training.processes import Processes, processes
 from tl_core.training.run import Run
 from tl_core.training.sources import RawSource, SourceFacts, source_of
 from tl_core.training.standardise import standardise
+from tl_core.training.start import Start
 from tl_core.training.state import read_state, state_key
 from tl_core.training.temperature import folded, temperature
 from tl_core.training.trained import Trained
@@ -61,10 +62,12 @@ def finetune(job: Job) -> Fitted:
     with repeatable(device, tune.deterministic):
         backbone = job.spec.build(job.config.seed if tune.strategy == "scratch" else None)
         plan = plan_of(tune, backbone)
+        if job.start is not None and (misfit := job.start.misfit(backbone, plan)) is not None:
+            raise ValueError(f"no start for this job: {misfit}")
         source, cut = source_of(job, backbone, plan, _seen(job))
         head = _head(job, plan, backbone).to(device).requires_grad_(True)
         channels_last(backbone.to(device))
-        trained = Trained(backbone, plan, tune, job.config.seed)
+        trained = Trained(backbone, plan, tune, job.config.seed, job.start)
         precision = tune.precision if tune.precision != "auto" else resolve_precision("auto", device, {})
         made = partial(Training, job, backbone, head, trained, source, precision, together)
         key = state_key(job, backbone.fingerprint, precision, together.count, source.start)
@@ -133,9 +136,25 @@ def _check(job: Job, together: Processes) -> None:
 
 
 def _head(job: Job, plan: Plan, backbone: Backbone) -> Head:
-    """The head as training starts it: standardised by training embeddings, its weights zero or those of the probe."""
+    """The head as training starts it: standardised by training embeddings, its weights zero or those of the probe.
+
+    Where training goes on from another model, its head's rows take the place of these, class by class.
+    """
+    start, classes = job.start, job.task.classes
+    head = job.head(backbone.feature_dim)
+    if start is None:
+        return _first_head(job, plan, backbone, job.features)
+    if not start.suits(head, classes):
+        return _first_head(job, plan, backbone, partial(_started, job, start))
+    if plan.head_start == "probe" and start.new(classes):
+        head = _first_head(job, plan, backbone, partial(_started, job, start))
+    return start.carry(head, classes)
+
+
+def _first_head(job: Job, plan: Plan, backbone: Backbone, features: Callable[[np.ndarray], Tensor]) -> Head:
+    """The head as the strategy begins it. features: embeddings [N, D] of manifest rows by the backbone as it starts."""
     if plan.head_start == "probe":  # on training rows alone: validation rows are yet to choose the epoch
-        head = probe(job.tuned(refit=False, calibrate=False)).head
+        head = probe(job.tuned(refit=False, calibrate=False), features).head
         if isinstance(head, LinearHead):
             least = _least(head.scale)
             head.linear.weight.data[:, head.scale < least] = 0.0
@@ -147,11 +166,18 @@ def _head(job: Job, plan: Plan, backbone: Backbone) -> Head:
         measure_norms(raw, backbone.to(job.device), few)
         embeddings = embeddings_by(raw, few, backbone, job.device, job.space.precision)
     else:
-        embeddings = job.features(few)
+        embeddings = features(few)
     mean, scale = moments(embeddings)
     head = job.head(backbone.feature_dim)
     standardise(head, mean, scale.clamp_min(_least(scale)), job.targets(job.train))
     return head
+
+
+def _started(job: Job, start: Start, rows: np.ndarray) -> Tensor:
+    """Embeddings of manifest rows by the backbone with the weights that training goes on from."""
+    backbone = start.put(job.spec.build()).to(job.device).eval()
+    channels_last(backbone)
+    return embeddings_by(RawSource(job.manifest, job.loader, backbone), rows, backbone, job.device, job.space.precision)
 
 
 def _cools(head: Head) -> bool:

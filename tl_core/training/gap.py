@@ -85,7 +85,7 @@ def interval(
     Statistics 1981; Jeffreys' prior), which keeps it honest where all rows are right; others are computed on rows
     drawn with replacement.
     """
-    codes = np.arange(len(truth)) if groups is None else np.unique(np.asarray(groups, np.str_), return_inverse=True)[1]
+    codes = np.arange(len(truth)) if groups is None else np.unique(np.asarray(groups, object), return_inverse=True)[1]
     units, rng = int(codes.max()) + 1, np.random.default_rng(seed)
     value = watch_metric(spec.task, said, truth, spec.watch)
     if (spec.watch or DEFAULT[spec.task]) == DEFAULT[spec.task]:

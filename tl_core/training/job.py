@@ -19,6 +19,7 @@ from tl_core.types import Backbone, BackboneSpec, Head, HeadSpec, Loader, Target
 
 if TYPE_CHECKING:
     from tl_core.manifest import Manifest
+    from tl_core.training.start import Start
 
 
 Judge = Callable[[Sequence[Mapping[str, Any]]], None]
@@ -30,7 +31,8 @@ class Job:
 
     train, val: manifest rows, int64; device: where training runs; space: where the embeddings of the pretrained
     backbone lie in the store; state: a folder of this fit alone, for what a killed run goes on with; judged: is shown
-    the history after each epoch of fine-tuning, and may end it by an exception.
+    the history after each epoch of fine-tuning, and may end it by an exception; start: the model that fine-tuning goes
+    on from instead of the pretrained weights.
     """
 
     manifest: Manifest
@@ -45,6 +47,7 @@ class Job:
     store: FeatureStore
     state: Path
     judged: Judge | None = None
+    start: Start | None = None
 
     def features(self, rows: np.ndarray) -> Tensor:
         """The pretrained backbone's embeddings of manifest rows from the store, float32 [N, D] on the CPU.

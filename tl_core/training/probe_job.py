@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tl_core.training.probe import fit_probe
 from tl_core.watch import watch_metric
 
 if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
     from tl_core.training.job import Fitted, Job
 
 
-def probe(job: Job) -> Fitted:
+def probe(job: Job, embeddings: Callable[[np.ndarray], Tensor] | None = None) -> Fitted:
     """Fit the probe to the job's rows; what it says of them, it says before it is fitted once more on train + val.
 
-    Raises UserError on a head that is not linear, and as extraction's features() does.
+    embeddings: float32 [N, D] of manifest rows, where they are not those that the store holds. Raises UserError on a
+    head that is not linear, and as extraction's features() does.
     """
     from tl_core.training.job import Fitted, decoded
 
     tune, targets = job.config.tune, job.manifest.targets
-    x_train, x_val = job.features(job.train), job.features(job.val)
+    features = embeddings or job.features
+    x_train, x_val = features(job.train), features(job.val)
     y_val = job.targets(job.val)
     fit = fit_probe(
         x_train,

@@ -48,7 +48,8 @@ def state_key(job: Job, fingerprint: str, precision: str, processes: int, start:
     head = [job.head_spec.name, job.head_spec.watch]
     versions = [torch.__version__, version("tl-core")]
     machine = [job.device.type, precision, processes, start]
-    facts = [tune, job.config.seed, train, val, labels.hexdigest(), fingerprint, head, machine, versions]
+    model = None if job.start is None else job.start.digest
+    facts = [tune, model, job.config.seed, train, val, labels.hexdigest(), fingerprint, head, machine, versions]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 

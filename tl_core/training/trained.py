@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -14,27 +14,36 @@ from tl_core.training.interpolate import interpolate, weights_of
 from tl_core.training.plan import Plan, updated, weighted
 from tl_core.types import Backbone, Head
 
+if TYPE_CHECKING:
+    from tl_core.training.start import Start
+
 
 class Trained:
     """The segments of a backbone that a plan trains.
 
     Made before training, from the backbone as it starts: a saved state is loaded afterwards. Everything else of the
-    backbone is frozen and in eval mode. seed: of the adapters' first weights.
+    backbone is frozen and in eval mode. seed: of the adapters' first weights; start: the model to go on from. What
+    pulls back (l2_sp) and what is mixed in at the end (wise) are the weights that the backbone came with all the same.
 
     segments: names of the segments that train at some time; parameters: how many numbers training moves.
     """
 
-    def __init__(self, backbone: Backbone, plan: Plan, tune: TuneConfig, seed: int = 0) -> None:
-        self._backbone, self._plan, self._tune = backbone, plan, tune
+    def __init__(
+        self, backbone: Backbone, plan: Plan, tune: TuneConfig, seed: int = 0, start: Start | None = None
+    ) -> None:
+        self._backbone, self._plan, self._tune, self._goes_on = backbone, plan, tune, start is not None
         self._parts = dict(list(backbone.segments.items())[plan.start :])
         self._head: tuple[Head, dict[str, Tensor]] | None = None
         backbone.requires_grad_(False).eval()
-        # before adapters rename the weights, and while they hold what training starts from
+        # before adapters rename the weights, and while they hold what the backbone came with
         self._wise = {name: weights_of(part) for name, part in self._parts.items()} if tune.wise < 1 else {}
+        pulled = [p for part in self._parts.values() for _, p in updated(part, plan.update)] if tune.l2_sp > 0 else []
+        self._start = {id(p): p.detach().clone() for p in pulled}
+        if start is not None:
+            start.put(backbone)
         if plan.update in adapters.ADAPTERS:
             adapters.inject(backbone, plan.start, cast(adapters.Adapter, plan.update), tune.rank, seed)
         self._moved = {name: updated(part, plan.update) for name, part in self._parts.items()}
-        self._start = {id(p): p.detach().clone() for p in self._parameters()} if tune.l2_sp > 0 else {}
         self.segments = tuple(self._parts)
         self.parameters = sum(p.numel() for p in self._parameters())
         self.enter_stage(0)
@@ -79,7 +88,7 @@ class Trained:
         l2_sp pulls it elsewhere. Called once, with the head as it starts.
         """
         tune = self._tune
-        if tune.wise < 1 and self._plan.head_start == "probe":
+        if tune.wise < 1 and self._plan.head_start == "probe" and not self._goes_on:
             self._head = (head, weights_of(head))
         order = [self._backbone.segment_names[i] for i in weighted(self._backbone)]
         rates: dict[float, list[tuple[nn.Parameter, bool]]] = {}
@@ -97,7 +106,7 @@ class Trained:
         return [*groups, *_groups(of_head, tune.head_rate, tune.weight_decay)]
 
     def penalty(self) -> Tensor | None:
-        """`l2_sp / 2` times the squared distance of the trained weights from their start; None without l2_sp.
+        """`l2_sp / 2` times the squared distance of the trained weights from the backbone's own; None without l2_sp.
 
         Li, Grandvalet & Davoine, ICML 2018, arXiv:1802.01483.
         """
@@ -127,8 +136,8 @@ class Trained:
     def finish(self) -> None:
         """End training: adapters merged into the weights and taken out, then weights between start and tuned (WiSE-FT).
 
-        A head that started from zeros has no start to go back to, and stays as tuned. The backbone's state dict has its
-        first names and shapes again; everything is frozen and in eval mode.
+        A head that started from zeros, or from another model's, has no start to go back to and stays as tuned. The
+        backbone's state dict has its first names and shapes again; everything is frozen and in eval mode.
         """
         if self._plan.update in adapters.ADAPTERS:
             adapters.merge(self._parts.values())

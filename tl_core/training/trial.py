@@ -123,6 +123,8 @@ def _of_truth(job: Job, design: Design, said: np.ndarray) -> np.ndarray | None:
 def _of(job: Job, strategy: str, part: Part) -> Job:
     """One fit of the trial."""
     one = job.tuned(strategy=strategy).replace(train=part.train, val=part.val)
+    if part.train is not job.train:  # what is held out here has been learned by a model from which training goes on
+        one = one.tuned(start=None).replace(start=None)
     tune = one.config.tune
     own: dict[str, Any] = {"seed": True, "extract": True, "tune": set(type(tune).model_fields) - OF_THE_TRIAL}
     settings = one.config.model_dump(mode="json", include=own)

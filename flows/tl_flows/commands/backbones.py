@@ -101,7 +101,7 @@ def _kinds(_: click.Context, __: click.Parameter, texts: Sequence[str]) -> tuple
     help="Smallest first; throughput: fewest FLOPs first.",
 )
 @click.option("--json", "as_json", is_flag=True, help="All facts as JSON.")
-@click.option("--unpin", metavar="NAME", multiple=True, help="Forget a pinned revision, instead of listing.")
+@click.option("--unpin", metavar="NAME", multiple=True, help="Forget pinned revision and weights, instead of listing.")
 def backbones(
     what: str | None, licences: Sequence[str], sort: str | None, as_json: bool, unpin: Sequence[str],
     **given: Any,
@@ -113,8 +113,9 @@ def backbones(
     a backbone is left empty, and keeps it out where a limit is set. Those that are offline need no network: their
     weights came with a package or were downloaded before.
 
-    A revision that was downloaded is pinned in backbones.lock, beside params.yaml or among the outputs of a run, and
-    used from then on.
+    What a run has used is pinned in backbones.lock, beside params.yaml or among the outputs of a run: the revision that
+    was downloaded, which is used from then on, and the sha256 of the weights. Other weights are refused from then on,
+    until --unpin.
     """
     from tl_core.registry import load_registry
     from tl_flows.project import find_project
@@ -276,18 +277,23 @@ def _shown(value: Any) -> str:
 
 
 def _unpin(names: Sequence[str], registry: Registry, root: Path) -> None:
-    from tl_core.pins import LOCK, read_pins, unpin
+    from tl_core.pins import LOCK, Pins, unpin
 
-    known = {spec.name: spec.location for spec in registry.backbones()}
-    places = [known.get(name, name) for name in names]
-    pins = read_pins(root)
-    missing = [name for name, place in zip(names, places, strict=True) if place not in pins]
+    catalogue = registry.backbones()
+    places = {spec.name: spec.location for spec in catalogue if spec.source == "hub"}
+    # a hub's repository, and what else a run may have asked for it as
+    alike = {name: {name, place := places.get(name, name)} | {n for n, p in places.items() if p == place}
+             for name in names}  # fmt: skip
+    pins = Pins.at(root)
+    there = {*pins.revisions, *pins.weights}
+    missing = [name for name, known in alike.items() if not known & there]
     if missing:
         raise UserError(
-            f"no revision of {', '.join(missing)} is pinned in {root / LOCK}; pinned are: "
-            f"{', '.join(sorted(pins)) or 'none'}"
+            f"nothing of {', '.join(missing)} is pinned in {root / LOCK}; pinned are: "
+            f"{', '.join(sorted(there)) or 'none'}"
         )
-    for place in unpin(places, root):
-        click.echo(
-            f"{place}: the next `tl select` takes the revision that the hub has then (it was {pins[place][:12]})"
-        )
+    out = unpin(set().union(*alike.values()), root)
+    for place, commit in sorted(out.revisions.items()):
+        click.echo(f"{place}: the next `tl select` takes the revision that the hub has then (it was {commit[:12]})")
+    for name, digest in sorted(out.weights.items()):
+        click.echo(f"{name}: the next `tl select` pins the weights that it finds (they were sha256 {digest[:12]})")

@@ -104,7 +104,7 @@ def register(revision: str, why: str, as_json: bool) -> None:
     if as_json:
         _print_json(_version_json(made, opened.state()))
     else:
-        click.echo(f"{made.said}; `git push --tags` shares it")
+        click.echo(f"{made.said}; `tl registry push` shares it")
 
 
 @registry.command()
@@ -127,6 +127,32 @@ def rollback(version: str | None, why: str, as_json: bool) -> None:
     opened = _opened()
     state = opened.state()
     _tell(opened, opened.rollback(version, expected_champion=_name(state.champion), why=why), as_json)
+
+
+@registry.command()
+@click.argument("versions", nargs=-1, metavar="[VERSION]...")
+@click.option("--remote", metavar="NAME", help="Git's remote [origin, or the only one].")
+@_json
+def push(versions: tuple[str, ...], remote: str | None, as_json: bool) -> int:
+    """Send VERSIONs to others: models and data to DVC's remote, then the tags to git's.
+
+    Without VERSION all that git's remote lacks, and those with an alias. Exit code 1 where one was kept back because
+    its files are neither here nor in DVC's remote.
+    """
+    from tl_flows.sharing import push
+
+    done = push(_opened().root, versions, remote=remote)
+    if as_json:
+        _print_json(asdict(done))
+    else:
+        click.echo(done.describe())
+    for version, why in done.kept_back.items():
+        click.echo(
+            f"tl: {version} was kept back, its tags too: {why} of its run is neither in DVC's cache nor in its remote; "
+            "push from the machine that trained it",
+            err=True,
+        )
+    return 1 if done.kept_back else 0
 
 
 @registry.command()

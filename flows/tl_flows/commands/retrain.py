@@ -36,6 +36,8 @@ def retrain(
         click.echo(json.dumps(outcome.as_json(), indent=2, ensure_ascii=False))
         return outcome.exit_code
     click.echo(f"{outcome.state}: {outcome.reason}")
+    if outcome.made_good:
+        click.echo(f"before that: {outcome.made_good}")
     if outcome.decision:
         from tl_flows.commands.tables import print_table
 
@@ -48,5 +50,7 @@ def retrain(
     if outcome.version:
         click.echo(f"version:  {outcome.version}; {outcome.champion or 'no model'} serves")
     if outcome.folder:
+        if (page := Path(outcome.folder, "decision.html")).is_file():
+            click.echo(f"decision: {page}")
         click.echo(f"report:   {outcome.folder}/report.html")
     return outcome.exit_code

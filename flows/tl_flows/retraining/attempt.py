@@ -26,7 +26,8 @@ class Attempt:
     """A retrain, written at its start and at its end; a killed one stays without an end.
 
     base: the commit whose code and parameters it uses; prepared: its worktree is set up, so that a run after a kill
-    goes on there; state: how it ended, empty while it runs.
+    goes on there; state: how it ended, empty while it runs; untold: the `why` of this attempt and of earlier ones that
+    were killed or failed, as long as no run has told what became of their versions.
     """
 
     base: str
@@ -35,10 +36,12 @@ class Attempt:
     host: str
     prepared: bool = False
     state: str = ""
+    untold: tuple[str, ...] = ()
 
     @classmethod
-    def begin(cls, base: str, now: float) -> Attempt:
-        return cls(base, round(now, 3), os.getpid(), socket.gethostname())
+    def begin(cls, base: str, now: float, untold: tuple[str, ...] = ()) -> Attempt:
+        new = cls(base, round(now, 3), os.getpid(), socket.gethostname())
+        return new.but(untold=(*untold, new.why))
 
     @property
     def why(self) -> str:
@@ -53,7 +56,9 @@ class Attempt:
             facts = json.loads((main / FOLDER / "attempt.json").read_text(encoding="utf-8"))
             if facts.pop("format") != FORMAT_VERSION:
                 return None
-            return cls(**facts)
+            untold = facts.pop("untold", None)
+            last = cls(**facts)
+            return last.but(untold=(last.why,) if untold is None else tuple(untold))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None  # it only saves work: without it the attempt begins anew, and ends the same
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from tl_core.workspace import STEPS
@@ -19,6 +20,7 @@ from tl_flows.flow import step
 from tl_flows.prefect_env import LOGGERS
 from tl_flows.project import main_worktree, require_project
 from tl_flows.retraining.attempt import sole_retrain
+from tl_flows.retraining.flow_runs import put_on_record
 from tl_flows.retraining.night import Asked, Night
 from tl_flows.retraining.outcome import Outcome, as_markdown
 
@@ -52,6 +54,12 @@ def conclude(night: Night, decision: Decision) -> Outcome:
     return night.conclude(decision)
 
 
+@step(name="push", retries=0)  # it tries again by itself
+def share(night: Night, outcome: Outcome) -> Outcome:
+    """The version, its model and its data for other machines, where the parameters say so."""
+    return night.share(outcome)
+
+
 @flow(name="tl-retrain", persist_result=False)
 def retrain(
     folder: str = ".",
@@ -70,9 +78,10 @@ def retrain(
         logging.getLogger(name).setLevel(logging.INFO)
     project = main_worktree(require_project(Path(folder)))
     with sole_retrain(project, wait_minutes * 60):
+        put_on_record(project, str(flow_run.id))
         night = Night(project, Asked(data, revision, step_hours))
         try:
-            outcome = _retrained(night)
+            outcome = share(night, _retrained(night))
         except Exception as error:
             _tell(night.end(Outcome("failed", str(error))), project)
             raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import logging
 import os
 import time
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from tl_core.config import load_config
 from tl_core.errors import UserError
-from tl_core.workspace import write_json, write_text
+from tl_core.workspace import BACKBONES_LOCK, write_json, write_text
 from tl_flows import versioning
 from tl_flows.bundles import bundle_at
 from tl_flows.engine import Stages, StepResult, open_project
@@ -27,20 +26,24 @@ from tl_flows.project import PARAMS
 from tl_flows.registry_state import RegistryState, Version
 from tl_flows.retraining import test_sets
 from tl_flows.retraining.attempt import FOLDER, Attempt
+from tl_flows.retraining.decision_file import Concluded, write_decision
 from tl_flows.retraining.incoming import Copied, mirror
 from tl_flows.retraining.outcome import Outcome, State
-from tl_flows.retraining.test_sets import TestSets
+from tl_flows.retraining.recovery import promote, settle
+from tl_flows.retraining.test_sets import DECISION, TestSets
+from tl_flows.retraining.warm_start import WarmStart
 from tl_flows.retraining.worktree import Worktree
 from tl_flows.runs import render_timed
+from tl_flows.sharing import push
 from tl_flows.stage_process import StageError
 from tl_flows.version_facts import facts_at
 
 if TYPE_CHECKING:
     from tl_core.gate import Decision
+    from tl_core.report.contest import Contest
 
 log = logging.getLogger(LOGGER)
 
-DECISION = (test_sets.FOLDER / "decision.json").as_posix()
 LOCK = "dvc.lock"
 METRICS = "artifacts/evaluate/metrics.json"  # the only output that git holds
 MANIFEST = "artifacts/version/manifest.parquet"
@@ -72,14 +75,20 @@ class Night:
     tree: Worktree
     engine: Stages
     sets: TestSets
-    attempt: Attempt
+    start: WarmStart
+    attempt: Attempt | None = None
+    contest: Contest | None = None
+    made_good: Outcome | None = None
+    settled = False
 
     def __init__(self, main: Path, asked: Asked) -> None:
         self.main = main
         self.asked = asked
         self.started = time.time()
         self.registry = ModelRegistry.open(main)
-        self.killed = self._killed()
+        last = Attempt.last(main)
+        self.untold = last.untold if last is not None else ()
+        self.killed = self._killed(last)
         self.copied = Copied((), (), ())
         self.steps: dict[str, StepResult] = {}
 
@@ -94,23 +103,17 @@ class Night:
         return self.before.versions[-1] if self.before.versions else None
 
     def make_good(self) -> Outcome | None:
-        """Carry out the decision of a killed retrain that had got as far as that; None where there is none."""
-        latest = self.latest
-        if self.killed is None or latest is None or latest.facts is None or latest.facts.why != self.killed.why:
+        """Carry out, or tell, the decision of an earlier retrain that could not do so; None where there is none."""
+        if not self.untold:
             return None
-        from tl_core.gate import Decision
-
-        decision = Decision.from_json(json.loads(git(self.main, "show", f"{latest.commit}:./{DECISION}")))
-        told = decision.champion.name if decision.champion else None
-        held = self.before.champion.name if self.before.champion else None
-        if not decision.promote or told != held:  # refused, or promoted before the kill
-            return None
-        self.registry.promote(latest.name, expected_champion=held, why=decision.sentence)
-        del self.before
-        return Outcome(
-            "promoted", f"{decision.sentence} (Decided by a retrain that was ended before it could promote.)",
-            latest.name, latest.name, decision=decision.as_json(),
-        )  # fmt: skip
+        self.made_good = settle(self.registry, self.untold)
+        self.settled = True
+        if self.made_good is None:  # nor will there ever be a version of such an origin
+            self.untold = ()
+        else:
+            log.info("%s  %s", self.made_good.version, self.made_good.reason)
+            self.__dict__.pop("before", None)  # what the registry says has changed
+        return self.made_good
 
     def prepare(self) -> None:
         """Set up the worktree with tonight's code, parameters and data, or go on where a killed retrain stood.
@@ -119,11 +122,14 @@ class Night:
         """
         base = self._base()
         killed = self.killed
-        self.attempt = Attempt.begin(base, self.started).keep(self.main)
+        self.attempt = Attempt.begin(base, self.started, self.untold).keep(self.main)
         self.tree = Worktree.at(self.main, base, keep=killed is not None and killed.prepared and killed.base == base)
         if self.latest is not None and not self.tree.kept:
             self.tree.take(self.latest.commit, [LOCK, METRICS, str(test_sets.FOLDER)])
+            if not (self.tree.project / BACKBONES_LOCK).exists():  # else the user's own commit says what is pinned
+                self.tree.take(self.latest.commit, [BACKBONES_LOCK])
         self.sets = TestSets.of(self.tree.project, self.before)
+        self.start = WarmStart.of(self.main, base, self.latest)
         self.copied = self._fetch()
         self._open()
         self.attempt = self.attempt.but(prepared=True).keep(self.main)
@@ -143,7 +149,12 @@ class Night:
             return False
 
     def run(self, step: str) -> StepResult:
-        """Run a step of the pipeline in the worktree. After `version` the test set is frozen where it has to be."""
+        """Run a step of the pipeline in the worktree.
+
+        After `version` the test set is frozen where it has to be; before `tune` it is decided where training starts.
+        """
+        if step == "tune":
+            self._choose_start()
         result = self.engine.run(step)
         if step == "version" and self.sets.freeze(self.engine.workspace.manifest):
             self._open()
@@ -163,12 +174,15 @@ class Night:
                 manifest = Manifest.load(Path(scratch) / MANIFEST, self.tree.project)
                 serving = Serving(champion.name, bundle_at(self.main, champion.commit), manifest)
             with contextlib.chdir(self.tree.project):  # as in a step: a model may name its backbone from there
-                decision = decide(self.engine.workspace, load_config(self.tree.project / PARAMS), self.sets, serving)
+                config = load_config(self.tree.project / PARAMS)
+                self.contest = decide(self.engine.workspace, config, self.sets, serving)
+        decision = self.contest.decision
         write_json(self.tree.project / DECISION, decision.as_json())
         return decision
 
     def conclude(self, decision: Decision) -> Outcome:
         """Commit and register the new model, and promote it where the gate says so: the only step that others see."""
+        assert self.attempt is not None  # `prepare` has begun it
         commit = self.tree.commit(f"Retrain: {decision.sentence}")
         facts = facts_at(
             self.tree.project, commit, code_revision=self.attempt.base, test_set=decision.test_set.hash,
@@ -180,14 +194,12 @@ class Night:
         reason = decision.sentence
         if decision.promote:
             held = self.before.champion.name if self.before.champion else None
-            try:
-                self.registry.promote(version.name, expected_champion=held, why=decision.sentence)
-                state = "promoted"
-            except UserError as error:  # somebody else promoted while this one was decided on
-                reason = f"{decision.sentence} Not promoted all the same: {error}"
+            overtaken = promote(self.registry, version.name, held, decision.sentence)
+            state = "refused" if overtaken else "promoted"
+            reason += f" Not promoted all the same: {overtaken}" if overtaken else ""
         serves = self.registry.state().champion
         version_step = self.steps.get("version")
-        return Outcome(
+        outcome = Outcome(
             state=state,
             reason=reason,
             version=version.name,
@@ -197,6 +209,9 @@ class Night:
             decision=decision.as_json(),
             folder=str(folder),
         )
+        if self.contest is not None:
+            write_decision(self.main, folder, Concluded(self.contest, version, self.before.champion, outcome))
+        return outcome
 
     def idle(self) -> Outcome:
         """The outcome where there is nothing to decide on."""
@@ -206,18 +221,37 @@ class Night:
             "nothing new", f"data, code and parameters are those of {name}", name, serves.name if serves else None
         )
 
+    def share(self, outcome: Outcome) -> Outcome:
+        """Push what others lack, where the parameters say so; what fails is told here, and the next retrain's to do."""
+        if not load_config(self.tree.project / PARAMS).registry.push:
+            return outcome
+        try:
+            pushed = push(self.main)
+        except (UserError, StageError) as error:
+            return dataclasses.replace(outcome, reason=f"{outcome.reason} Not pushed: {error}")
+        log.info("push      %s", pushed.describe())
+        kept = "; ".join(f"{version} lacks {what}" for version, what in pushed.kept_back.items())
+        return dataclasses.replace(outcome, reason=f"{outcome.reason} Not pushed: {kept}") if kept else outcome
+
     def end(self, outcome: Outcome) -> Outcome:
-        """Record how it ended."""
+        """Record how it ended, and what became of a killed one's model before that."""
         outcome = dataclasses.replace(outcome, seconds=round(time.time() - self.started, 1))
+        first = self.made_good
+        if first is not None and outcome.version != first.version:
+            told = f"{first.version}: {first.reason}"
+            outcome = dataclasses.replace(outcome, made_good=told, champion=outcome.champion or first.champion)
         outcome.keep(self.main / OUTCOME)
         last = Attempt.last(self.main)
-        if last is not None:
-            last.but(state=outcome.state).keep(self.main)
+        if self.attempt is not None:
+            # one that failed may have registered its model before
+            untold = (self.attempt.why,) if outcome.state == "failed" else ()
+            self.attempt.but(state=outcome.state, untold=untold).keep(self.main)
+        elif last is not None and self.settled:  # its worktree is as it left it
+            last.but(untold=()).keep(self.main)
         return outcome
 
-    def _killed(self) -> Attempt | None:
+    def _killed(self, last: Attempt | None) -> Attempt | None:
         """The last attempt where it never ended: the lock is ours, so whoever made it is gone."""
-        last = Attempt.last(self.main)
         if last is None or last.state:
             return None
         log.info("the last retrain was ended from outside (process %s on %s); its work is kept", last.pid, last.host)
@@ -261,8 +295,18 @@ class Night:
 
     def _open(self) -> None:
         holdout = self.sets.holdout
-        edits = {} if holdout is None else {"data.holdout": holdout}
+        edits = self.start.edits | ({} if holdout is None else {"data.holdout": holdout})
         self.engine = open_project(self.tree.project, edits, self.asked.step_hours)
+
+    def _choose_start(self) -> None:
+        """Let training go on from the model that serves tonight, where the parameters say so and it has to run."""
+        champion = self.before.champion
+        if not self.start.wanted or champion is None:
+            return
+        stale = versioning.stale_stages(self.tree.project, ["tune"]).get("tune", [])
+        if any(not reason.startswith("outs ") for reason in stale):  # outputs that are missing, DVC brings back
+            self.start = self.start.at(self.main, champion)
+            self._open()
 
     def _publish(self, version: Version) -> Path:
         """The report and the decision where people look for them, outside of the worktree."""

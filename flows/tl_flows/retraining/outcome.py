@@ -21,7 +21,8 @@ class Outcome:
     """The end of a retrain.
 
     version: of the challenger in the registry, where there was one; champion: that which serves now; data: what changed
-    since the last retrain, in words; decision: the gate's, as JSON; folder: where its report and decision lie.
+    since the last retrain, in words; decision: the gate's, as JSON; folder: where its report and decision lie;
+    made_good: what became first, in this run, of the model of a retrain that was killed or failed.
     """
 
     state: State
@@ -33,6 +34,7 @@ class Outcome:
     decision: dict[str, Any] | None = None
     folder: str | None = None
     seconds: float = 0.0
+    made_good: str = ""
 
     @property
     def exit_code(self) -> int:
@@ -55,6 +57,7 @@ class Outcome:
 def as_markdown(outcome: Outcome) -> str:
     """The outcome with every rule's verdict, for a run's page or a message."""
     lines = [f"# {outcome.state.capitalize()}", "", outcome.reason, ""]
+    lines += [f"Before that: {outcome.made_good}", ""] if outcome.made_good else []
     facts = {
         "version": outcome.version,
         "serves now": outcome.champion,

@@ -14,6 +14,7 @@ from typing import Any
 from tl_core.errors import UserError
 from tl_flows import prefect_env
 from tl_flows.prefect_env import LOGGER
+from tl_flows.retraining.attempt import Attempt
 from tl_flows.temporary_server import LocalServer
 
 log = logging.getLogger(LOGGER)
@@ -101,7 +102,9 @@ def serve(schedule: Schedule, source: Path, home: Path) -> None:
     from prefect.deployments.runner import EntrypointType
 
     from tl_flows.retraining.flow import retrain
+    from tl_flows.retraining.flow_runs import close_dead
 
+    close_dead(schedule.project)
     try:
         by_clock = CronSchedule(cron=schedule.cron, timezone=schedule.timezone) if schedule.cron else None
     except ValueError as error:
@@ -121,7 +124,7 @@ def serve(schedule: Schedule, source: Path, home: Path) -> None:
     )
     stop = threading.Event()
     if schedule.watch_minutes is not None:
-        watch = Watch(source, lambda key: _start(schedule.name, key))
+        watch = watch_of(schedule, source)
         seconds = schedule.watch_minutes * 60
         threading.Thread(target=watch.stay, args=(seconds, stop), name="data-watch", daemon=True).start()
     try:
@@ -130,10 +133,20 @@ def serve(schedule: Schedule, source: Path, home: Path) -> None:
         stop.set()
 
 
-def _start(name: str, key: str) -> None:
+def watch_of(schedule: Schedule, source: Path) -> Watch:
+    """The watch of a project's data; what the last retrain left undone is done at the first look."""
+    watch = Watch(source, lambda _: _start(schedule.name))
+    last = Attempt.last(schedule.project)
+    if last is not None and last.state in ("", "failed"):
+        watch.told = ""
+    return watch
+
+
+def _start(name: str) -> None:
     from prefect.deployments import run_deployment
 
-    run_deployment(f"{FLOW}/{name}", timeout=0, as_subflow=False, idempotency_key=key)
+    # no idempotency key: data that are put back as they once were have the same fingerprint, and are new data
+    run_deployment(f"{FLOW}/{name}", timeout=0, as_subflow=False)
     log.info("the data have changed: a retrain was started")
 
 

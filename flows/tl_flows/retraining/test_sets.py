@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(LOGGER)
 
 FOLDER = Path("gate")  # of the project, in the commits of retrains
+DECISION = (FOLDER / "decision.json").as_posix()
 _NAME = re.compile(r"test-set-(\d+)\.json")
 
 

@@ -1,4 +1,4 @@
-"""A git worktree of its own for retrains: the user's files and the serving model are never touched."""
+"""A git worktree of its own for retrains and reproductions: the user's files and the serving model stay untouched."""
 
 from __future__ import annotations
 
@@ -29,16 +29,17 @@ class Worktree:
     kept: bool = False
 
     @classmethod
-    def at(cls, main: Path, commit: str, *, keep: bool = False) -> Worktree:
+    def at(cls, main: Path, commit: str, *, keep: bool = False, folder: Path | None = None) -> Worktree:
         """The worktree of the project `main`, with git's files as they are at `commit` and all others as they were.
 
-        keep: leave git's files as an ended retrain of the same commit left them. What a killed run left otherwise (a
-        lock, half a checkout, a missing folder) is mended. DVC's cache is that of the main worktree. Raises UserError
-        where git refuses.
+        folder: where it lies, that of the retrains where not given. keep: leave git's files as an ended retrain of the
+        same commit left them. What a killed run left otherwise (a lock, half a checkout, a missing folder) is mended.
+        DVC's cache is that of the main worktree. Raises UserError where git refuses.
         """
         try:
             top = Path(git(main, "rev-parse", "--show-toplevel"))
-            tree = cls(main / FOLDER, main / FOLDER / main.resolve().relative_to(top.resolve()))
+            root = folder or main / FOLDER
+            tree = cls(root, root / main.resolve().relative_to(top.resolve()))
             if not tree._linked(main):
                 shutil.rmtree(tree.root, ignore_errors=True)
                 tree.root.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +50,7 @@ class Worktree:
             if not tree.kept:
                 tree.reset(commit)
         except (GitError, OSError) as error:
-            raise UserError(f"no worktree for the retrain in {main / FOLDER}: {error}") from error
+            raise UserError(f"no worktree in {folder or main / FOLDER}: {error}") from error
         tree._share_cache(main)
         return tree
 
@@ -71,6 +72,11 @@ class Worktree:
         git(self.root, "add", "--all")
         git(self.root, *AUTHOR, "commit", "--quiet", "--no-verify", "--allow-empty", "--message", message)
         return git(self.root, "rev-parse", "HEAD")
+
+    def remove(self, main: Path) -> None:
+        """Take the worktree away with all that lies in it; also one that is half made."""
+        shutil.rmtree(self.root, ignore_errors=True)
+        git(main, "worktree", "prune")
 
     def _stand_on(self, commit: str) -> bool:
         """Whether the files here are work on a commit; one that has been committed already is taken back."""
@@ -97,8 +103,9 @@ class Worktree:
             return
         inside = find_repository(self.project)
         if inside is None or inside.resolve() == repository.resolve():
+            commit = git(self.root, "rev-parse", "HEAD")[:12]
             raise UserError(
-                f"the DVC repository of {main} (.dvc/) is not part of the commit that is retrained; commit it: "
+                f"the DVC repository of {main} (.dvc/) is not part of commit {commit}; commit it: "
                 "git add .dvc dvc.yaml params.yaml"
             )
         settings = configparser.ConfigParser(interpolation=None)

@@ -42,13 +42,19 @@ def test_without_one_new_samples_push_test_samples_into_training(tmp_path: Path)
 
 
 def test_held_samples_stay_and_the_share_is_kept(tmp_path: Path) -> None:
+    """Of a few newcomers those join that rank among the held ones, and no other; of many as many as the share asks."""
     rows = texts(200)
     before = frozen(tmp_path, rows)
+    known = held(read(tmp_path / "data.csv"), "train") | held(read(tmp_path / "data.csv"), "val")
     for count in (0, 40, 400):
         more = [*rows, *((f"newcomer {i}", "yes") for i in range(count))]
         after = read(table(tmp_path / "data.csv", more), "data.holdout=test_set.json", base=tmp_path)
         assert set(before.labels) <= held(after)
-        assert sizes(after)["test"] == max(40, 20 + (100 + count) // 5)
+        if count < 100:
+            assert not known & held(after)
+            assert abs(sizes(after)["test"] - 40 - count // 5) < 3 * (count * 0.16) ** 0.5 + 1
+        else:
+            assert sizes(after)["test"] == 20 + (100 + count) // 5
         (note,) = (note for note in after.notes if "test_set.json holds them" in note)
         assert note == f"40 rows are in test because test_set.json holds them (test set version 1, {before.hash[:12]})"
 
