@@ -222,9 +222,8 @@ def render(found: dict[str, dict[str, dict[str, Any]]]) -> str:
         for kind, one in _ordered(kinds):
             if "foretold" in one:
                 means = [f"{one[key]:.1%}" for key in ("held_out", "foretold", "right", "off")]
-                lines.append(
-                    f"| {name} | {kind} | {' | '.join(means)} | {one['inside'] / one['judged']:.0%} of {one['judged']} |"
-                )
+                inside = f"{one['inside'] / one['judged']:.0%} of {one['judged']}"
+                lines.append(f"| {name} | {kind} | {' | '.join(means)} | {inside} |")
     return "\n".join([*lines, ""])
 
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.retraining.overhead [--rounds 5] [--folder FOLDER] [--render]
 
-A project over the sample texts of this repository (one backbone, a probe). In each round, in turn:
+A project over the sample texts of this repository (one backbone, a probe, no diagnostics). In each round, in turn:
 
 - `night`: `tl retrain` where nothing is new, with a Prefect server that runs, as `tl schedule` starts it;
 - `stored`: all five steps stale, all features stored, by `tl run` and by plain calls of tl_core.steps in one process;
@@ -35,7 +35,14 @@ from tl_core.workspace import STEPS, write_json
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 GOAL_SECONDS = 5.0
-SETTINGS = {"select.backbones": ["all-minilm-l6-v2-first3"], "tune.strategy": "probe"}
+SETTINGS = {  # little work, so that what stands around it shows
+    "select.backbones": ["all-minilm-l6-v2-first3"],
+    "tune.strategy": "probe",
+    "tune.curve": False,
+    "evaluate.diagnostics": False,
+    "evaluate.robustness": 0,
+    "evaluate.explain": 0,
+}
 
 PLAIN = """
 import sys
