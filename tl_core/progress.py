@@ -13,6 +13,4 @@ def progress(total: int | None, label: str, unit: str = "it", shown: bool = True
     """A bar on standard error that shows rate and time left; nothing where standard error is no terminal."""
     disable = None if shown else True  # None: tqdm asks the terminal
     scaled = unit == "B"  # bytes by the thousand and million
-    return tqdm(
-        total=total, desc=label, unit=unit, unit_scale=scaled, disable=disable, leave=False, dynamic_ncols=True
-    )
+    return tqdm(total=total, desc=label, unit=unit, unit_scale=scaled, disable=disable, leave=False, dynamic_ncols=True)

@@ -44,7 +44,9 @@ def test_links_lead_somewhere() -> None:
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/cache.md", "docs/offline.md", "docs/registry.md", "docs/tuning.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/cache.md", "docs/offline.md", "docs/registry.md", "docs/tuning.md"]
+)
 def test_the_commands_exist(page: str) -> None:
     from tl_flows.cli import tl
 

@@ -83,7 +83,9 @@ def report_facts(
         diagnostics=diagnostics,
         provenance=environment(plugin, job.device),
         # neither where features lie nor what the gate asks for changes a result
-        config=yaml.safe_dump(job.config.model_dump(mode="json", exclude={"gate", "registry", "store"}), sort_keys=False),
+        config=yaml.safe_dump(
+            job.config.model_dump(mode="json", exclude={"gate", "registry", "store"}), sort_keys=False
+        ),
     )
 
 

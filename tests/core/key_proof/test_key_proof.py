@@ -16,8 +16,10 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from tl_core.engines import disagreement
+from tl_core.errors import UserError
 from tl_core.extraction import extract
 from tl_core.manifest import Manifest
+from tl_core.pins import LOCK
 from tl_core.registry import Registry, load_registry
 from tl_core.store import FeatureStore
 from tl_core.workspace import Workspace
@@ -62,6 +64,10 @@ def weights(lab: Lab, patch: Patch) -> None:
     tensors = load_file(lab.weights("model.safetensors"))
     tensors["encoder.layer.1.output.dense.bias"][0] += 1e-3
     save_file(tensors, lab.weights("model.safetensors"))
+    with pytest.raises(UserError, match=r"the weights of .* have changed"):
+        lab.run()
+    (pins,) = lab.root.rglob(LOCK)
+    pins.unlink()  # as `tl backbones --unpin` would
 
 
 def pooling(lab: Lab, patch: Patch) -> None:
