@@ -40,8 +40,8 @@ def scheduled(project: Path, port: int, **environment: str) -> Iterator[subproce
     try:
         yield process
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
+        # while Prefect's runner still starts, it does not heed the first signal
+        wait_for(lambda: process.send_signal(signal.SIGTERM) or process.poll() is not None)
 
 
 def deployment(url: str) -> str:
