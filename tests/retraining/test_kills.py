@@ -33,5 +33,6 @@ def test_a_kill_at_a_random_instant_changes_nothing(
     draw = random.Random(seed)
     share = draw.uniform(0.2, 0.7)  # later there may be no step to kill
     done = disturbed(copy(project, project.parents[1] / kind), calm, seconds, kind, share, draw)
-    assert (done.kind, done.faults) == (kind, ())
-    assert done.runs == (2 if kind == "worker" else 1)
+    assert done.faults == ()
+    assert done.kind in (kind, f"{kind}, too late")  # on a machine whose speed changes no step may be left to kill
+    assert done.runs == (2 if done.kind == "worker" else 1)

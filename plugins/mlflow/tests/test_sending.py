@@ -161,13 +161,14 @@ def test_the_first_answer_may_take_as_long_as_the_users_settings_say() -> None:
 def test_ctrl_c_ends_the_sending_at_once(tmp_path: Path) -> None:
     asked = tmp_path / "asked"
     sending = f"import os, pathlib, time; pathlib.Path({str(asked)!r}).write_text(str(os.getpid())); time.sleep(600)"
-    waiting = f"import sys; from tl_mlflow.server import _run; _run([sys.executable, '-c', {sending!r}], '', {{}})"
+    heeds = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)"  # also where a job has none
+    waiting = f"{heeds}; from tl_mlflow.server import _run; _run([sys.executable, '-c', {sending!r}], '', {{}})"
     process = subprocess.Popen([sys.executable, "-c", waiting], stderr=subprocess.PIPE, text=True)
     while not (asked.is_file() and asked.read_text()):
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=30)
+    _, told = process.communicate(timeout=120)
     assert "KeyboardInterrupt" in told
     with pytest.raises(ProcessLookupError):
         os.kill(int(asked.read_text()), 0)
