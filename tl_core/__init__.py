@@ -12,17 +12,18 @@ if TYPE_CHECKING:
     from tl_core.heads import LinearHead as LinearHead
     from tl_core.heads import linear_heads as linear_heads
     from tl_core.hookspecs import hookimpl as hookimpl
+    from tl_core.networks import Backbone as Backbone
+    from tl_core.networks import Head as Head
+    from tl_core.networks import State as State
     from tl_core.saliency import Heat as Heat
     from tl_core.saliency import Overlay as Overlay
     from tl_core.saliency import Saliency as Saliency
     from tl_core.saliency import coloured as coloured
     from tl_core.types import PRESETS as PRESETS
-    from tl_core.types import Backbone as Backbone
     from tl_core.types import BackboneSpec as BackboneSpec
     from tl_core.types import Corrupt as Corrupt
     from tl_core.types import Facts as Facts
     from tl_core.types import FitWarning as FitWarning
-    from tl_core.types import Head as Head
     from tl_core.types import HeadSpec as HeadSpec
     from tl_core.types import Identity as Identity
     from tl_core.types import Loader as Loader
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from tl_core.types import Prepared as Prepared
     from tl_core.types import Sample as Sample
     from tl_core.types import Source as Source
-    from tl_core.types import State as State
     from tl_core.types import Targets as Targets
     from tl_core.weights import drawn_digest as drawn_digest
     from tl_core.weights import find_weights as find_weights
@@ -50,10 +50,11 @@ _HOME = {
     "errors": ("DecodeError", "FormatError", "UserError"),
     "heads": ("LinearHead", "linear_heads"),
     "hookspecs": ("hookimpl",),
+    "networks": ("Backbone", "Head", "State"),
     "saliency": ("Heat", "Overlay", "Saliency", "coloured"),
     "types": (
-        "PRESETS", "Backbone", "BackboneSpec", "Corrupt", "Facts", "FitWarning", "Head", "HeadSpec", "Identity",
-        "Loader", "Plain", "Prepared", "Sample", "Source", "State", "Targets",
+        "PRESETS", "BackboneSpec", "Corrupt", "Facts", "FitWarning", "HeadSpec", "Identity", "Loader", "Plain",
+        "Prepared", "Sample", "Source", "Targets",
     ),
     "weights": (
         "drawn_digest", "find_weights", "folder_here", "hub_folder", "load_strict", "package_folder", "random_weights",

@@ -260,11 +260,24 @@ class GateConfig(Section):
 class RegistryConfig(Section):
     """What becomes of versions of the model."""
 
+    name: str | None = Field(
+        None, description="of the model where the registry is mirrored (MLflow); null: the project folder's name"
+    )
     push: bool = Field(
         # off: it needs a remote of DVC and one of git, and rights to write there at night
         False,
         description="a retrain sends its version to others: model and data to DVC's remote, then tags to git's",
     )
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_name(cls, value: str | None) -> str | None:
+        if value is None or (len(value) <= 200 and re.fullmatch(r"\w([\w .+-]*[\w+-])?", value)):
+            return value
+        raise PydanticCustomError(
+            "name",
+            "allowed: null, or up to 200 letters, digits and any of . _ + - and blanks, the first a letter or digit",
+        )
 
 
 class StoreConfig(Section):

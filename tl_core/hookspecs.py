@@ -1,8 +1,9 @@
 """The hooks that a plugin may implement. Each returns a list; installation order never decides anything.
 
 A plugin is a module found through the entry-point group `tl.plugins` (entry-point name = import name) that defines some
-of these functions, marked with `tl_core.hookimpl`. One that only watches (`tl_step_finished`, `tl_retrain_finished`) is
-named in the group `tl.watchers` instead: it has no part in results, so its version makes no step of a project stale.
+of these functions, marked with `tl_core.hookimpl`. One that only watches (`tl_step_finished`, `tl_retrain_finished`,
+`tl_registry_changed`) is named in the group `tl.watchers` instead: it has no part in results, so its version makes no
+step of a project stale.
 """
 
 from __future__ import annotations
@@ -66,4 +67,20 @@ def tl_retrain_finished(outcome: dict[str, Any], project: Path) -> None:
     """
 
 
-WATCHING = ("tl_step_finished", "tl_retrain_finished")  # hooks with no part in results
+@hookspec
+def tl_registry_changed(registry: dict[str, Any], project: Path) -> str | None:
+    """Called after each `tl registry register`, `promote` and `rollback`, each retrain, and by `tl registry mirror`.
+
+    What is registered or promoted stays so whatever a watcher does; one that fails is told in a line. It is given all
+    that the model registry holds, so that one that missed a change can catch up, and not what has changed since the
+    last call: often nothing has. Only plugins of the group `tl.watchers` are called: a promotion loads no modality.
+    Returns a line for people that says what was done with it; None where the watcher is switched off.
+
+    registry: `name` (of the model, for people), `model` (in git's tags), `repository` (address of the git repository,
+    without passwords), `history_id` (of its history: the same in all full clones; empty in a shallow one), `path` (of
+    the model's folder in the repository), `versions` (as `tl registry list --json` prints them, the first one first)
+    and `aliases` (champion and challenger, each a version's name or None); project: the folder in the main worktree.
+    """
+
+
+WATCHING = ("tl_step_finished", "tl_retrain_finished", "tl_registry_changed")  # hooks with no part in results

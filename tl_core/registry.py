@@ -1,43 +1,36 @@
-"""Finding plugins and asking them for loaders, backbones and heads by name."""
+"""Asking plugins for loaders, backbones and heads by name."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from importlib.metadata import EntryPoint, entry_points
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pluggy
 
-from tl_core import hookspecs
 from tl_core.errors import UserError, did_you_mean
 from tl_core.names import split_view
+from tl_core.plugins import PluginInfo, Plugins, given_plugins, installed_plugins
 from tl_core.types import BackboneSpec, HeadSpec, Loader, Task
-from tl_core.views import at_view
 from tl_core.workspace import Workspace
-
-GROUP = "tl.plugins"
-WATCHERS = "tl.watchers"  # plugins with no part in results
 
 
 @dataclass(frozen=True)
-class PluginInfo:
-    """A plugin that was found: its entry-point name, dist, version, and what went wrong with it, if anything."""
-
-    name: str
-    dist: str
-    version: str
-    error: str | None = None
-
-
-@dataclass
 class Registry:
     """The loaded plugins. Made by `load_registry()`; tests make their own from modules."""
 
-    manager: pluggy.PluginManager
-    plugins: list[PluginInfo] = field(default_factory=list)
+    loaded: Plugins
+
+    @property
+    def plugins(self) -> tuple[PluginInfo, ...]:
+        """What was found, and what is wrong with it."""
+        return self.loaded.found
+
+    @property
+    def manager(self) -> pluggy.PluginManager:
+        """pluggy's, which knows the plugins that work."""
+        return self.loaded.manager
 
     def _offers(self, hook: str, **arguments: Any) -> list[tuple[str, Any]]:
         """(plugin name, item) over all plugins that implement the hook, by plugin name."""
@@ -91,6 +84,8 @@ class Registry:
                 return spec
         whole, view = split_view(name)
         if view is not None:
+            from tl_core.views import at_view  # needs torch, which finding plugins and loaders does not
+
             return at_view(self.backbone(whole, modality), view)
         found = self._offers("tl_resolve_backbone", name=name, modality=modality)
         _refuse_twins("backbone", [(plugin, f"{modality} backbone '{name}'") for plugin, _ in found])
@@ -139,20 +134,11 @@ class Registry:
 
     def finished(self, step: str, outputs: dict[str, Any], workspace: Workspace) -> list[str]:
         """Tell the watchers that a step ended; returns a line per watcher that failed."""
-        return self._tell("tl_step_finished", step=step, outputs=outputs, workspace=workspace)
+        return self.loaded.tell("tl_step_finished", step=step, outputs=outputs, workspace=workspace).failures
 
     def retrained(self, outcome: dict[str, Any], project: Path) -> list[str]:
         """Tell the watchers how a retrain ended; returns a line per watcher that failed."""
-        return self._tell("tl_retrain_finished", outcome=outcome, project=project)
-
-    def _tell(self, hook: str, **told: Any) -> list[str]:
-        failed = []
-        for impl in getattr(self.manager.hook, hook).get_hookimpls():
-            try:
-                impl.function(**{k: v for k, v in told.items() if k in impl.argnames})
-            except Exception as error:  # a notifier must not break the pipeline
-                failed.append(f"plugin {impl.plugin_name} failed in {hook}: {error}")
-        return failed
+        return self.loaded.tell("tl_retrain_finished", outcome=outcome, project=project).failures
 
     def _broken(self) -> str:
         broken = [f"{p.name} ({p.error})" for p in self.plugins if p.error]
@@ -162,56 +148,9 @@ class Registry:
 def load_registry(modules: Iterable[tuple[str, Any]] | None = None) -> Registry:
     """All plugins of the entry-point groups `tl.plugins` and `tl.watchers`, or just the given (name, module) pairs.
 
-    A plugin that fails to import, misspells a hook, shares its entry-point name with another, or is named as a watcher
-    and does more than watch, is listed with its error; the rest work.
+    Those that can't be used are listed with what is wrong with them; the rest work.
     """
-    manager = pluggy.PluginManager(hookspecs.PROJECT)
-    manager.add_hookspecs(hookspecs)
-    registry = Registry(manager)
-    if modules is not None:
-        for name, module in modules:
-            registry.plugins.append(_register(manager, PluginInfo(name, name, "0"), module))
-        return registry
-    points = sorted(
-        (*entry_points(group=GROUP), *entry_points(group=WATCHERS)), key=lambda e: (e.name, _dist(e)[0], e.group)
-    )
-    names = Counter(point.name for point in points)
-    for point in points:
-        dist, version = _dist(point)
-        info = PluginInfo(point.name, dist, version)
-        if names[point.name] > 1:
-            rivals = ", ".join(sorted(_dist(p)[0] for p in points if p.name == point.name))
-            info = PluginInfo(point.name, dist, version, f"entry point used by several dists: {rivals}; remove one")
-        elif point.name != point.module:
-            info = PluginInfo(point.name, dist, version, f"entry point must be named '{point.module}', its import name")
-        else:
-            try:
-                info = _register(manager, info, point.load(), watcher=point.group == WATCHERS)
-            except Exception as error:
-                info = PluginInfo(point.name, dist, version, f"{type(error).__name__}: {error}")
-        registry.plugins.append(info)
-    return registry
-
-
-def _register(manager: pluggy.PluginManager, info: PluginInfo, module: Any, *, watcher: bool = False) -> PluginInfo:
-    manager.register(module, name=info.name)
-    known = {name for name in vars(hookspecs) if name.startswith("tl_")}
-    hooks = [h.name for h in manager.get_hookcallers(module) or []]
-    unknown = [name for name in hooks if name not in known]
-    more = [name for name in hooks if name in known and name not in hookspecs.WATCHING] if watcher else []
-    if more:
-        manager.unregister(module)
-        text = f"a plugin in the group {WATCHERS} has no {' or '.join(more)}; name it in the group {GROUP}"
-        return replace(info, error=text)
-    if unknown:
-        manager.unregister(module)
-        hints = "; ".join(f"no hook '{name}'{did_you_mean(name, known)}" for name in unknown)
-        return PluginInfo(info.name, info.dist, info.version, hints)
-    return info
-
-
-def _dist(point: EntryPoint) -> tuple[str, str]:
-    return (point.dist.name, point.dist.version) if point.dist else ("unknown", "0")
+    return Registry(installed_plugins() if modules is None else given_plugins(modules))
 
 
 def _refuse_twins(what: str, offers: list[tuple[str, str]]) -> None:

@@ -168,7 +168,7 @@ def parts(project: Path, folder: Path, number: int) -> dict[str, float]:
         "import of the tl command": lambda: took(python("import tl_flows.cli"), folder).wall - bare,
         "import of Prefect": lambda: took(python("import prefect.flows, prefect.tasks"), folder).wall - bare,
         "import of DVC": lambda: took(python("import dvc.repo"), folder).wall - bare,
-        "import of the steps and torch": lambda: took(python("import tl_core.steps"), folder).wall - bare,
+        "import of the steps and torch": lambda: took(python("from tl_core.steps import evaluate"), folder).wall - bare,
         "start of a temporary server, new database": lambda: float(took(python(SERVER, home), folder).told),
         "start of a temporary server, database there": lambda: float(took(python(SERVER, home), folder).told),
         "`dvc repro` of a stage that is up to date": lambda: (

@@ -31,7 +31,7 @@ from tl_core.manifest import Manifest
 from tl_core.registry import Registry, load_registry
 from tl_core.selection.crossval import cross_validated_outcomes
 from tl_core.selection.scores import scores_of
-from tl_core.steps.select import select
+from tl_core.steps.select_step import select
 from tl_core.store import FeatureStore, Space
 from tl_core.types import Backbone, BackboneSpec
 from tl_core.views import all_views, slices

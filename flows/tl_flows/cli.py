@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import os
 import sys
@@ -80,6 +82,8 @@ def tl(context: click.Context, debug: bool) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 2 for a fault of the input, 130 after Ctrl-C, 1 for a fault of tl."""
     given = sys.argv[1:] if arguments is None else list(arguments)
+    # the interpreter's last search for garbage, over all that torch and its company keep, would take up to a second
+    atexit.register(gc.freeze)
     terminal.log_to_terminal()
     # a library that draws nothing here still makes matplotlib's folders: in tl's cache, not in the user's home
     os.environ.setdefault("MPLCONFIGDIR", str(platformdirs.user_cache_path("tl") / "matplotlib"))

@@ -7,10 +7,10 @@ import importlib.util
 from importlib.metadata import entry_points, version
 from pathlib import Path
 
+from tl_core.plugins import GROUP
 from tl_core.workspace import write_json
 
 FILE = "tl-code.json"
-PLUGINS = "tl.plugins"  # tl_core.registry.GROUP, whose import would cost the seconds that torch takes
 
 
 def write_code_version(path: Path) -> None:
@@ -21,7 +21,7 @@ def write_code_version(path: Path) -> None:
 def installed_code() -> dict[str, dict[str, str]]:
     """Package -> `version` and `sha256` of its files, of tl and of every installed plugin."""
     packages = {"tl_core": version("tl-core"), "tl_flows": version("tl-flows")}
-    for point in entry_points(group=PLUGINS):
+    for point in entry_points(group=GROUP):
         packages[point.module.partition(".")[0]] = point.dist.version if point.dist else "0"
     return {
         name: {"version": number, "sha256": _digest(folder)}

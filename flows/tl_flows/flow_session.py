@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tl_core.workspace import STEPS
 from tl_flows import prefect_env
 from tl_flows.temporary_server import LocalServer
 
@@ -83,5 +84,7 @@ class FlowSession:
 
 def _import_ahead() -> None:
     with contextlib.suppress(Exception):  # the step that needs it reports it
-        importlib.import_module("tl_core.steps")
+        steps = importlib.import_module("tl_core.steps")
+        for step in STEPS:
+            getattr(steps, step)
         importlib.import_module("tl_core.registry").load_registry()

@@ -18,7 +18,7 @@ LOCAL_SERVER = f"http://127.0.0.1:{LOCAL_PORT}/api"
 LOCAL_HOSTS = ("127.0.0.1", "localhost")
 LOGGER = "tl"
 # which engine computes; what may not suit the data; what became of saved states
-LOGGERS = (LOGGER, "tl_core.extraction", "tl_core.steps.select", "tl_core.training")
+LOGGERS = (LOGGER, "tl_core.extraction", "tl_core.steps.select_step", "tl_core.training")
 STAGE_LOGGER = f"{LOGGER}.stage"  # every line of a stage: for the run's history, not the terminal
 
 QUIET = {

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tl_flows.projects import ProjectRun
     from tl_flows.runs import Run
 
-SPLITS = ("train", "val", "test")  # tl_core.types.SPLITS, whose import would cost the seconds that torch takes
+SPLITS = ("train", "val", "test")  # tl_core.types.SPLITS, whose import would cost that of numpy
 RESTORED = "restored from an earlier run"
 PLAIN_WIDTH = 120  # of a table where no terminal says how wide it is
 NAMED = 2  # candidates that dropped out whose reasons have room in a step's line

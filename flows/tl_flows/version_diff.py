@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from tl_core.errors import UserError
+from tl_core.report.difference import Difference
 from tl_flows.git import GitError, git
 from tl_flows.registry_state import Version
 from tl_flows.version_facts import REPORT
@@ -19,15 +20,6 @@ from tl_flows.version_facts import REPORT
 NOT_SET = "not set"
 NO_CODE = (":(exclude,glob)**/dvc.lock", ":(exclude,glob)**/params.yaml", ":(exclude,glob)**/*.dvc",
            ":(exclude,glob)**/artifacts/**")  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A fact by its name, and what it is in each version as people write it."""
-
-    key: str
-    first: str
-    second: str
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,8 @@ class VersionFacts:
 
     data_version: the manifest's; code_revision: the commit whose code made the model; config_digest: sha256 of the
     run's configuration; bundle: DVC's md5 of the tune step's output, which holds the model; test_set: hash of the rows
-    that the decision was made on; decision: the gate's sentence; why: what made someone register it.
+    that the decision was made on; decision: the gate's sentence; why: what made someone register it; report: md5 of the
+    run's report.json, empty where an older tl registered it.
     """
 
     data_version: str
@@ -51,6 +52,7 @@ class VersionFacts:
     test_set: str | None = None
     decision: str = ""
     why: str = ""
+    report: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """The facts as a tag holds them."""
@@ -94,7 +96,7 @@ def facts_at(
     bundle = digest_at(root, commit)
     with TemporaryDirectory(prefix="tl-facts-") as scratch:
         outputs_at(root, commit, [REPORT], Path(scratch))
-        told = (Path(scratch) / REPORT).read_text(encoding="utf-8")
+        told = (Path(scratch) / REPORT).read_bytes()
     try:
         report = json.loads(told)
         summary, facts = report["summary"], report["facts"]
@@ -110,6 +112,7 @@ def facts_at(
             test_set=test_set,
             decision=decision,
             why=why,
+            report=hashlib.md5(told, usedforsecurity=False).hexdigest(),
         )  # fmt: skip
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(

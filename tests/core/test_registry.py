@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tl_core import registry as registry_module
+from tl_core import plugins as plugins_module
 from tl_core.errors import UserError
 from tl_core.hookspecs import hookimpl
 from tl_core.registry import Registry, load_registry
@@ -138,7 +138,7 @@ def test_a_plugin_that_fails_to_import_stops_nobody(monkeypatch: pytest.MonkeyPa
         Point("tl_twin", "tl-twin-a", good),
         Point("tl_twin", "tl-twin-b", good),
     ]
-    monkeypatch.setattr(registry_module, "entry_points", lambda group: [p for p in points if p.group == group])
+    monkeypatch.setattr(plugins_module, "entry_points", lambda group: [p for p in points if p.group == group])
     registry = load_registry()
     errors = {(p.name, p.dist): p.error for p in registry.plugins}
     assert errors[("tl_broken", "tl-broken")] == "ImportError: no torchfoo"
@@ -154,7 +154,7 @@ def test_a_watcher_may_watch_and_no_more(monkeypatch: pytest.MonkeyPatch) -> Non
     for name, value in modules.items():
         monkeypatch.setitem(sys.modules, name, value)
     points = [EntryPoint(name, name, "tl.watchers") for name in modules]
-    monkeypatch.setattr(registry_module, "entry_points", lambda group: [p for p in points if p.group == group])
+    monkeypatch.setattr(plugins_module, "entry_points", lambda group: [p for p in points if p.group == group])
     registry = load_registry()
     assert {plugin.name: plugin.error for plugin in registry.plugins} == {
         "tl_watches": None,

@@ -26,7 +26,7 @@ from tl_core.registry import Registry, load_registry
 from tl_core.selection import speed
 from tl_core.selection.race import ALONE, CERTAIN, LAST_LEFT, NO_ROOM, ROWS_USED
 from tl_core.steps import entrants, select, version
-from tl_core.steps.select import candidates
+from tl_core.steps.select_step import candidates
 from tl_core.store import StoreFull
 from tl_core.types import Backbone, BackboneSpec, Identity, Prepared, State
 from tl_core.workspace import Workspace
@@ -343,7 +343,7 @@ def test_a_round_that_does_not_fit(registry_of: Callable[..., Registry], many_wa
 def test_the_clock_is_told(
     registry_of: Callable[..., Registry], waves: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules["tl_core.steps.select"], "GUARD", -1e9)
+    monkeypatch.setattr(sys.modules["tl_core.steps.select_step"], "GUARD", -1e9)
     registry = registry_of(spec("whole"))
     ranking = ranked(settings(waves, "whole", "gaussian-derivatives"), registry, workspace(tmp_path))
     assert ranking["stopped"].startswith("the clock: ")

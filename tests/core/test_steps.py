@@ -17,7 +17,7 @@ from tl_core.errors import UserError
 from tl_core.registry import Registry
 from tl_core.report import ReportFacts
 from tl_core.steps import evaluate, extract, select, tune, version
-from tl_core.steps.select import candidates
+from tl_core.steps.select_step import candidates
 from tl_core.workspace import Workspace
 
 

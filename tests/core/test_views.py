@@ -393,7 +393,7 @@ def test_the_whole_way_and_a_moved_model(timeseries: Registry, waves: Path, tmp_
 
 def test_paths_keep_their_view(timeseries: Registry, tmp_path: Path) -> None:
     from tl_core.steps.backbone import located
-    from tl_core.steps.select import candidates
+    from tl_core.steps.select_step import candidates
 
     for name in (NAME, "model", "odd#folder"):
         (tmp_path / name).mkdir()

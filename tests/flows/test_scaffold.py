@@ -13,12 +13,11 @@ from typing import Any
 import pytest
 import yaml
 from tl_flows import versioning
-from tl_flows.code_version import PLUGINS
 from tl_flows.scaffold import init_project, params_text, pipeline_text
 
 from tl_core.config import RunConfig, describe, load_config
 from tl_core.errors import UserError
-from tl_core.registry import GROUP, load_registry
+from tl_core.registry import load_registry
 from tl_core.weights import weights_here
 from tl_core.workspace import STEPS
 
@@ -171,10 +170,6 @@ def test_the_deployment_names_a_flow_that_is_there() -> None:
     path, _, function = deployment["entrypoint"].partition(":")
     assert re.search(rf"@flow\(.*\)\ndef {function}\(", (ROOT / path).read_text())
     assert not any(schedule["active"] for schedule in deployment["schedules"])
-
-
-def test_the_code_record_asks_for_the_registrys_plugins() -> None:
-    assert PLUGINS == GROUP
 
 
 def test_the_application_can_be_called_as_a_module() -> None:

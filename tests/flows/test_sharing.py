@@ -6,16 +6,14 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
 
 import pytest
 from tl_flows import cli, sharing
 from tl_flows.bundles import bundle_at
 from tl_flows.dvc_objects import objects_at
 from tl_flows.model_registry import ModelRegistry
-from tl_flows.retraining.night import Night
 from tl_flows.retraining.outcome import Outcome
+from tl_flows.retraining.pushing import REMEDY, pushed
 from tl_flows.sharing import push
 from tl_flows.stage_process import StageError
 from versions import cached, commit_run, facts_of, git, make_project, outputs, registered
@@ -173,20 +171,20 @@ def test_data_travel_with_their_version(project: Path, tmp_path: Path) -> None:
     assert push(project, ["v3"]).kept_back == {}  # the remote has it
 
 
-def test_a_retrain_pushes_where_the_parameters_say_so(project: Path, tmp_path: Path) -> None:
-    night = cast(Night, SimpleNamespace(main=project, tree=SimpleNamespace(project=project)))
+def test_what_a_retrain_can_not_push_is_in_its_outcome(project: Path, tmp_path: Path) -> None:
     outcome = Outcome("promoted", "Better.", "v2", "v2")
-    assert Night.share(night, outcome) is outcome
-    assert git(project, "ls-remote", "--tags", "origin") == ""
-    (project / "params.yaml").write_text("registry: {push: true}\n")
     (tmp_path / "hub.git").rename(tmp_path / "away.git")
-    told = Night.share(night, outcome)
-    assert (told.state, told.version) == ("promoted", "v2")
+    told = pushed(project, outcome)
+    assert (told.state, told.version, told.exit_code) == ("promoted", "v2", 0)
     assert told.reason.startswith("Better. Not pushed: git's remote origin can't be used: ")
+    assert told.reason.endswith(f" ({REMEDY})")
     (tmp_path / "away.git").rename(tmp_path / "hub.git")
-    assert Night.share(night, outcome) is outcome
+    assert pushed(project, outcome) is outcome
     assert "champion" in git(project, "ls-remote", "--tags", "origin")
     commit = commit_run(project, outputs(b"model 3"))
     ModelRegistry.open(project).register(commit, facts_of(project, commit))
     cached(project.parents[1], hashlib.md5(b"model 3").hexdigest()).unlink()
-    assert Night.share(night, outcome).reason == "Better. Not pushed: v3 lacks demo/sub/artifacts/tune"
+    assert pushed(project, outcome).reason == (
+        "Better. Not pushed: v3 lacks demo/sub/artifacts/tune (neither DVC's cache nor its remote has it: `tl registry "
+        "push` on the machine that trained it)"
+    )

@@ -56,10 +56,10 @@ def test_a_long_line_is_folded_between_words_for_a_terminal_only(
     monkeypatch.setenv("COLUMNS", "60")
     log_to_terminal()
     said = "warning squeezenet: the licence is none that tl knows; read the terms where the weights come from"
-    logging.getLogger("tl_core.steps.select").warning(said)
+    logging.getLogger("tl_core.steps.select_step").warning(said)
     assert len(capsys.readouterr().err.splitlines()) == 1
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    logging.getLogger("tl_core.steps.select").warning(said)
+    logging.getLogger("tl_core.steps.select_step").warning(said)
     folded = capsys.readouterr().err.splitlines()
     assert len(folded) == 2
     assert max(map(len, folded)) < 60

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
+import decisions
 import numpy as np
 import pytest
 
 from tl_core.config import GateConfig
+from tl_core.errors import FormatError
 from tl_core.gate import Asked, Candidate, freeze, judge
 from tl_core.report import contest as module
 from tl_core.report.contest import Contest, Cost, contest
@@ -121,3 +124,17 @@ def test_a_first_model_and_the_same_model_have_no_sides() -> None:
     assert (found.lost.count, found.won.count, found.champion, found.data) == (0, 0, None, None)
     same = judge(asked, model, model, freeze(data), GateConfig())
     assert contest(same, asked, data, (model, COST), (model, COST, data), lambda row: None, max_uses=50).won.count == 0
+
+
+@pytest.mark.parametrize("name", decisions.DEMOS)
+def test_a_contest_is_read_back_as_it_was(name: str) -> None:
+    found = decisions.DEMOS[name]().contest
+    assert Contest.from_json(json.loads(json.dumps(found.as_json()))) == found
+
+
+def test_a_contest_of_another_format_or_damaged_is_refused() -> None:
+    told = decisions.first_model().contest.as_json()
+    with pytest.raises(FormatError, match="what was seen of a decision has format 2, this tl reads 1"):
+        Contest.from_json({**told, "format": 2})
+    with pytest.raises(FormatError, match="damaged record of a decision: 1 validation error"):
+        Contest.from_json({**told, "lost": 3})

@@ -40,8 +40,10 @@ def scheduled(project: Path, port: int, **environment: str) -> Iterator[subproce
     try:
         yield process
     finally:
-        # while Prefect's runner still starts, it does not heed the first signal
-        wait_for(lambda: process.send_signal(signal.SIGTERM) or process.poll() is not None)
+        ended = process.poll()
+        process.send_signal(signal.SIGTERM)  # the first one does, also where Prefect's runner has not started yet
+        code = process.wait(60)
+    assert ended is not None or code == 0
 
 
 def deployment(url: str) -> str:

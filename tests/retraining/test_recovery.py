@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
+import decisions
 import pytest
 from tl_flows.model_registry import ModelRegistry
 from tl_flows.params import edit_params
 from tl_flows.retraining.attempt import Attempt
-from tl_flows.retraining.night import OUTCOME, Asked, Night
+from tl_flows.retraining.decided import FILE, Decided
+from tl_flows.retraining.night import OUTCOME, Night
 from tl_flows.retraining.outcome import Outcome, as_markdown
+from tl_flows.retraining.publishing import REPORTS
 from tl_flows.retraining.recovery import promote, settle
+from tl_flows.retraining.sources import Asked
 from tl_flows.retraining.test_sets import DECISION
 from versions import commit_run, facts_of, make_project, outputs, registered
 
 from tl_core.errors import UserError
 from tl_core.gate import Decision, SetUse, Stood
+from tl_core.report.contest import Contest
 
 CHALLENGER = "the new model"
 
@@ -211,3 +217,72 @@ def test_a_promotion_raises_where_nobody_came_between(project: Path, monkeypatch
     monkeypatch.setattr(ModelRegistry, "_create", lambda *_: (_ for _ in ()).throw(UserError("can't be written")))
     with pytest.raises(UserError, match="can't be written"):
         promote(registry, name, "v1", "better")
+
+
+def kept(project: Path) -> Contest:
+    """What the killed retrain had seen of a decision to promote, kept as it keeps it."""
+    contest = decisions.DEMOS["promoted"]().contest
+    last = Attempt.last(project)
+    assert contest.decision.promote
+    assert last is not None
+    Decided(last.why, contest, "files: 5 added", 2).keep(project)
+    return contest
+
+
+def test_the_page_that_a_kill_cut_off_is_published(project: Path) -> None:
+    contest = kept(project)
+    registered(project, 1)
+    ModelRegistry.open(project).promote("v2", expected_champion="v1", why="by hand")
+    assert decide(project, contest.decision) == "v3"
+    made_good = next_night(project).make_good()
+    assert made_good is not None
+    assert (made_good.data, made_good.quarantined) == ("files: 5 added", 2)
+    folder = project / REPORTS / "v3"
+    assert made_good.folder == str(folder)
+    assert json.loads((folder / "decision.json").read_text()) == contest.decision.as_json()
+    page = (folder / "decision.html").read_text()
+    assert "Promoted: v3 takes the place of v2" in page
+    assert "files: 5 added" in page
+    assert page.count("<img") >= 20  # the rows that changed sides
+    again = next_night(project)  # this one was killed before it told it
+    (folder / "decision.html").write_text("seen")
+    assert again.make_good() == made_good
+    assert (folder / "decision.html").read_text() == "seen"
+    again.end(Outcome("nothing new", "all told"))
+    assert not (project / FILE).exists()
+
+
+def test_the_page_of_an_overtaken_promotion_says_so(project: Path) -> None:
+    contest = kept(project)
+    registered(project, 1)  # v2, which it was decided against, serves no more
+    decide(project, contest.decision)
+    assert next_night(project).make_good() is not None
+    page = (project / REPORTS / "v3" / "decision.html").read_text()
+    assert "Not promoted: v3 was better, but came too late" in page
+    assert "Not promoted all the same: v1 is the champion" in page
+    assert "did not come to its end" not in page
+
+
+@pytest.mark.parametrize("spoilt", ["", "{}", '{"format": 1, "why": 3}', "[1]", "of another"])
+def test_what_was_not_kept_whole_makes_no_page_and_stops_nothing(
+    project: Path, caplog: pytest.LogCaptureFixture, spoilt: str
+) -> None:
+    kept(project)
+    decide(project, decision(True))
+    file = project / FILE
+    if spoilt == "of another":
+        file.write_text(json.dumps({**json.loads(file.read_text()), "why": "another"}))
+    else:
+        file.write_text(spoilt)
+    with caplog.at_level(logging.WARNING, "tl"):
+        made_good = next_night(project).make_good()
+    assert made_good is not None
+    assert (made_good.state, champion(project)) == ("promoted", "v2")
+    assert [path.name for path in (project / REPORTS / "v2").iterdir()] == ["decision.json"]
+    assert "the page of the decision on v2 can't be made: what its retrain saw was not kept whole" in caplog.messages
+
+
+def test_a_failed_night_keeps_what_the_next_one_publishes(project: Path) -> None:
+    kept(project)
+    next_night(project).end(Outcome("failed", "the disk is full"))
+    assert (project / FILE).is_file()

@@ -124,4 +124,51 @@ def test_a_schedule_creates_runs_and_new_data_start_one(project: Path, server: s
     finally:
         process.send_signal(signal.SIGTERM)
         told, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
     assert "the data have changed: a retrain was started" in told
+
+
+# a signal that comes while Prefect's runner adds the deployment, or connects, where it takes an end for a lost server
+EARLY = """
+import asyncio, os, signal, sys
+from tl_flows.cli import main
+place, name = sys.argv[1:3]
+sys.argv[1:3] = []
+
+def patch(runner):
+    before = getattr(runner, place)
+    def add(self, *given, **named):
+        os.kill(os.getpid(), getattr(signal, name))
+        return before(self, *given, **named)
+    async def enter(self):
+        os.kill(os.getpid(), getattr(signal, name))
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            print("taken for a fault", flush=True)
+        return await before(self)
+    setattr(runner, place, add if place == "add_deployment" else enter)
+
+from tl_flows import prefect_env
+configure = prefect_env.configure
+def configured(*given):
+    configure(*given)
+    from prefect.runner import Runner
+    patch(Runner)
+prefect_env.configure = configured
+sys.exit(main())
+"""
+
+
+@pytest.mark.slow
+def test_the_first_signal_ends_it_while_it_starts(project: Path, server: str) -> None:
+    for place, name in (("add_deployment", "SIGTERM"), ("__aenter__", "SIGTERM"), ("__aenter__", "SIGINT")):
+        process = subprocess.Popen(
+            [sys.executable, "-c", EARLY, place, name, "schedule", "--cron", "0 3 * * *"], cwd=project,
+            env=os.environ.copy(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        try:
+            told, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
+        assert (process.returncode, told) == (0, "taken for a fault\n" * (place == "__aenter__"))

@@ -15,7 +15,8 @@ from tl_flows.bundles import FOLDER, digest_at
 from tl_flows.git import git
 from tl_flows.model_registry import ModelRegistry
 from tl_flows.params import edit_params
-from tl_flows.retraining.night import Asked, Night
+from tl_flows.retraining.night import Night
+from tl_flows.retraining.sources import Asked
 from tl_flows.retraining.warm_start import WarmStart, fetch_start
 from versions import facts_of, registered
 from versions import make_project as make_empty

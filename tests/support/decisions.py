@@ -13,7 +13,8 @@ from tl_core.evaluation import Interval
 from tl_core.gate import Asked, Candidate, Change, Decision, Match, Rule, SetUse, Stood, TestSet, judge
 from tl_core.manifest import Changes
 from tl_core.report.contest import Contest, Contested, Cost, NewClass, Side
-from tl_core.report.decision_page import DecisionFacts, Difference
+from tl_core.report.decision_page import DecisionFacts
+from tl_core.report.difference import Difference
 from tl_core.types import Targets, Task
 
 CLASSES = tuple(f"sign {name}" for name in "abcdefghijklmnopqrst")

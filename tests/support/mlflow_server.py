@@ -1,4 +1,4 @@
-"""A server that takes what MLflow's client sends: the calls of its REST interface that make a run."""
+"""A server that takes what MLflow's client sends: the calls of its REST interface that make a run or a version."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ class Server:
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
     fails: str = ""
+    versions: list[dict[str, Any]] = field(default_factory=list)
+    aliases: dict[str, str] = field(default_factory=dict)
 
     def sent(self, call: str) -> list[dict[str, Any]]:
         return [body for name, body in self.calls if name == call]
@@ -34,7 +36,27 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "runs/get": {"run": {"info": INFO, "data": {}}},
     "runs/update": {"run_info": INFO},
     "runs/log-batch": {},
+    "runs/search": {"runs": [{"info": INFO, "data": {}}]},
 }
+
+
+def registry_answer(told: Server, call: str, body: dict[str, Any]) -> dict[str, Any] | None:
+    """What a call to the model registry gives; None where there is no such thing."""
+    if call == "registered-models/get":
+        aliases = [{"alias": alias, "version": version} for alias, version in told.aliases.items()]
+        made = told.sent("registered-models/create")
+        return {"registered_model": {**made[0], "aliases": aliases}} if made else None
+    if call == "registered-models/create":
+        return {"registered_model": body}
+    if call == "registered-models/alias":
+        told.aliases[body["alias"]] = body["version"]
+        return {}
+    if call == "model-versions/search":
+        return {"model_versions": told.versions}
+    if call == "model-versions/create":
+        told.versions.append({**body, "version": str(len(told.versions) + 1), "status": "READY"})
+        return {"model_version": told.versions[-1]}
+    return ANSWERS.get(call)
 
 
 @contextmanager
@@ -57,7 +79,9 @@ def serving() -> Iterator[Server]:
                 told.files[call.rpartition("/")[2]] = body
                 return self._send(200, {})
             told.calls.append((call, json.loads(body or "{}")))
-            self._send(200 if call in ANSWERS else 404, ANSWERS.get(call, {}))
+            answer = registry_answer(told, call, told.calls[-1][1])
+            missing = {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": call}
+            self._send(200 if answer is not None else 404, missing if answer is None else answer)
 
         def _send(self, code: int, value: dict[str, Any]) -> None:
             data = json.dumps(value).encode()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tl_core.errors import FormatError
 from tl_core.evaluation.bootstrap import Bools, Ints
 from tl_core.evaluation.predictions import decided
 from tl_core.gate import Asked, Candidate, Decision
@@ -16,6 +18,7 @@ from tl_core.manifest import Changes, Manifest
 from tl_core.manifest import compare as compare_data
 from tl_core.report.samples import shown, weight
 
+FORMAT_VERSION = 1
 MAX_ROWS = 24  # of each side
 MAX_BYTES = 1_500_000  # of the contents of each side
 
@@ -83,6 +86,27 @@ class Contest:
     champion: Cost | None
     challenger: Cost
     max_uses: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything as plain values, with the format's version."""
+        from pydantic import TypeAdapter
+
+        return {"format": FORMAT_VERSION, **TypeAdapter(Contest).dump_python(self, mode="json")}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Contest:
+        """What as_json() gave. Raises FormatError on another format, or where it is no contest."""
+        from pydantic import TypeAdapter, ValidationError
+
+        if value.get("format") != FORMAT_VERSION:
+            raise FormatError(
+                f"what was seen of a decision has format {value.get('format')}, this tl reads {FORMAT_VERSION}; "
+                "retrain with one version of tl"
+            )
+        try:
+            return TypeAdapter(Contest).validate_python({k: v for k, v in value.items() if k != "format"})
+        except ValidationError as error:
+            raise FormatError(f"damaged record of a decision: {str(error).splitlines()[0]}; retrain") from error
 
 
 def contest(

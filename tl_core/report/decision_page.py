@@ -9,6 +9,7 @@ from typing import Any
 from tl_core.evaluation import Interval, metric_title
 from tl_core.gate import Change, Decision, Rule
 from tl_core.report.contest import Contest
+from tl_core.report.difference import Difference
 from tl_core.report.plots import Bar
 from tl_core.report.scale import Scale
 from tl_core.report.templates import HERE, listed, render
@@ -28,15 +29,6 @@ PLACES = {
     "known": "places",
     "groups": "groups",
 }  # where a rule's details are
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A fact that is not the same in both versions."""
-
-    key: str
-    first: str
-    second: str
 
 
 @dataclass(frozen=True)

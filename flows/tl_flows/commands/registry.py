@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-if TYPE_CHECKING:
-    from rich.table import Table
+from tl_flows.commands.tables import draw_texts
 
+if TYPE_CHECKING:
+    from tl_core.report.difference import Difference
     from tl_flows.model_registry import ModelRegistry
-    from tl_flows.registry_state import Event, RegistryState, Version
-    from tl_flows.version_diff import Difference
+    from tl_flows.registry_state import Event, Version
 
 SHORT = 8  # digits of a digest that tables show
 FILES = 10  # changed files listed
@@ -38,9 +38,11 @@ def registry() -> None:
 @_json
 def list_(as_json: bool) -> None:
     """The versions of the model here, the newest first."""
+    from tl_flows.registry_json import version_json
+
     state = _opened().state()
     if as_json:
-        _print_json([_version_json(version, state) for version in reversed(state.versions)])
+        _print_json([version_json(version, state) for version in reversed(state.versions)])
     elif not state.versions:
         click.echo("no model is registered here; `tl registry register` registers that of the last commit")
     else:
@@ -51,7 +53,7 @@ def list_(as_json: bool) -> None:
             )
             for version in reversed(state.versions)
         ]  # fmt: skip
-        _draw(("version", "registered", "alias", "data", "result", "decision"), rows)
+        draw_texts(("version", "registered", "alias", "data", "result", "decision"), rows)
 
 
 @registry.command()
@@ -59,33 +61,37 @@ def list_(as_json: bool) -> None:
 @_json
 def show(version: str, as_json: bool) -> None:
     """All that is known of VERSION, and what became of it."""
+    from tl_flows.registry_json import version_json
+
     opened = _opened()
     state = opened.state()
     found = state.version(version)
     if as_json:
-        _print_json(_version_json(found, state))
+        _print_json(version_json(found, state))
         return
     rows = [
         ("version", found.name), ("alias", ", ".join(state.aliases(found))), ("registered", _day(found.time)),
         ("by", found.by), ("commit", found.commit), ("tag", found.tag), *_facts(found),
     ]  # fmt: skip
-    _draw(None, [row for row in rows if row[1]])
+    draw_texts(None, [row for row in rows if row[1]])
     events = [event for event in state.history if event.version == found.name]
     if events:
-        _draw(EVENTS, [_told(event) for event in events])
+        draw_texts(EVENTS, [_told(event) for event in events])
 
 
 @registry.command()
 @_json
 def history(as_json: bool) -> None:
     """Who was champion and challenger when, and why; the newest first."""
+    from tl_flows.registry_json import event_json
+
     events = list(reversed(_opened().state().history))
     if as_json:
-        _print_json([_event_json(event) for event in events])
+        _print_json([event_json(event) for event in events])
     elif not events:
         click.echo("nothing was registered or promoted here yet")
     else:
-        _draw(EVENTS, [_told(event) for event in events])
+        draw_texts(EVENTS, [_told(event) for event in events])
 
 
 @registry.command()
@@ -97,14 +103,16 @@ def register(revision: str, why: str, as_json: bool) -> None:
 
     The commit's dvc.lock says which model it is, so commit it after `tl run`.
     """
+    from tl_flows.registry_json import version_json
     from tl_flows.version_facts import facts_at
 
     opened = _opened()
     made = opened.register(revision, facts_at(opened.root, revision, why=why))
     if as_json:
-        _print_json(_version_json(made, opened.state()))
+        _print_json(version_json(made, opened.state()))
     else:
         click.echo(f"{made.said}; `tl registry push` shares it")
+    _mirror(opened)
 
 
 @registry.command()
@@ -156,6 +164,33 @@ def push(versions: tuple[str, ...], remote: str | None, as_json: bool) -> int:
 
 
 @registry.command()
+def mirror() -> int:
+    """Bring mirrors of the registry, such as MLflow, up to date.
+
+    Each change does so by itself: this is for what was registered before a mirror was set up, or while it was away, and
+    for what `git fetch --tags` has brought. Exit code 1 where a mirror could not be told.
+    """
+    from tl_core.errors import UserError
+    from tl_flows.mirrors import tell_registry
+
+    told = tell_registry(_opened().root)
+    if not told.watchers and not told.failures:
+        raise UserError(
+            "no installed plugin mirrors the registry; `pip install ./plugins/mlflow` in tl's repository installs one, "
+            "`tl plugins` lists what there is and what is wrong with it"
+        )
+    for line in told.said:
+        click.echo(line)
+    for failure in told.failures:
+        click.echo(f"tl: {failure}", err=True)
+    if told.said or told.failures:
+        return 1 if told.failures else 0
+    raise UserError(
+        f"nothing was sent, {', '.join(told.watchers)} is switched off; MLFLOW_TRACKING_URI switches on that for MLflow"
+    )
+
+
+@registry.command()
 @click.argument("first")
 @click.argument("second")
 @_json
@@ -170,7 +205,7 @@ def diff(first: str, second: str, as_json: bool) -> None:
         _print_json(found.as_json())
         return
     heads = (found.first, found.second)
-    _draw(("", *heads), [(row.key, row.first, row.second) for row in found.metrics])
+    draw_texts(("", *heads), [(row.key, row.first, row.second) for row in found.metrics])
     parts: Sequence[tuple[str, Iterable[Difference]]] = (
         ("data", found.data), ("config", found.config), ("made of", found.made_of)
     )  # fmt: skip
@@ -202,28 +237,28 @@ def _tell(opened: ModelRegistry, event: Event, as_json: bool) -> None:
     """Say who is champion now, and where its model is not at hand."""
     from tl_core.errors import UserError
     from tl_flows.bundles import bundle_at
+    from tl_flows.registry_json import event_json
 
     if as_json:
-        _print_json(_event_json(event))
+        _print_json(event_json(event))
     else:
         click.echo(f"{event.version} is the champion" + (f" instead of {event.was}" if event.was else ""))
     try:
         bundle_at(opened.root, opened.state().version(event.version).commit)
     except UserError as error:  # it may well serve on another machine
         click.echo(f"tl: this machine can't serve it yet: {error}", err=True)
+    _mirror(opened)
 
 
-def _version_json(version: Version, state: RegistryState) -> dict[str, Any]:
-    facts = version.facts.as_json() if version.facts else None
-    events = [_event_json(event) for event in state.history if event.version == version.name]
-    return {
-        **asdict(version), "time": _iso(version.time), "facts": facts, "aliases": state.aliases(version),
-        "history": events,
-    }  # fmt: skip
+def _mirror(opened: ModelRegistry) -> None:
+    """Tell the watchers; what fails there is said, and changes nothing here."""
+    from tl_flows.mirrors import tell_registry
 
-
-def _event_json(event: Event) -> dict[str, Any]:
-    return {**asdict(event), "time": _iso(event.time)}
+    told = tell_registry(opened.root)
+    for line in told.said:
+        click.echo(line, err=True)
+    for failure in told.failures:
+        click.echo(f"tl: {failure}", err=True)
 
 
 def _told(event: Event) -> tuple[str, ...]:
@@ -256,29 +291,5 @@ def _day(time: int) -> str:
     return datetime.fromtimestamp(time).strftime("%Y-%m-%d %H:%M")
 
 
-def _iso(time: int) -> str:
-    return datetime.fromtimestamp(time, UTC).isoformat()
-
-
 def _print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
-
-
-def _draw(header: Sequence[str] | None, rows: Iterable[Sequence[str]]) -> None:
-    """A table of plain texts on the terminal."""
-    from tl_flows import summary
-
-    summary.draw(_table(header, rows))
-
-
-def _table(header: Sequence[str] | None, rows: Iterable[Sequence[str]]) -> Table:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_header=header is not None)
-    for column in header or ("", ""):
-        table.add_column(column, overflow="fold")
-    for row in rows:  # as text: a decision may have brackets, which rich takes for markup
-        table.add_row(*(Text(cell, style="bold" if i == 0 else "") for i, cell in enumerate(row)))
-    return table

@@ -31,3 +31,19 @@ def print_table(
         click.echo("  ".join(cells).rstrip())
         for line in textwrap.wrap(words, WIDTH - 4):
             click.echo(f"    {line}")
+
+
+def draw_texts(header: Sequence[str] | None, rows: Iterable[Sequence[str]]) -> None:
+    """A table of plain texts, folded to the terminal's width; the first column stands out."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    from tl_flows import summary
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_header=header is not None)
+    for column in header or ("", ""):
+        table.add_column(column, overflow="fold")
+    for row in rows:  # as text: a decision may have brackets, which rich takes for markup
+        table.add_row(*(Text(cell, style="bold" if i == 0 else "") for i, cell in enumerate(row)))
+    summary.draw(table)

@@ -72,7 +72,7 @@ def _wanted(
 ) -> Iterator[tuple[BackboneSpec, bool]]:
     """(spec at the commit that is used, whether it must travel: a preset's others are enough)."""
     from tl_core.extraction import resolve_device
-    from tl_core.steps.select import candidates
+    from tl_core.steps.select_step import candidates
 
     for name in candidates(config, registry, modality, root, resolve_device(config.extract.device).type):
         try:

@@ -41,16 +41,13 @@ def write_decision(main: Path, folder: Path, concluded: Concluded) -> None:
 
 
 def _write(main: Path, path: Path, concluded: Concluded) -> None:
-    from tl_core.report.decision_page import DecisionFacts, Difference, render_decision
+    from tl_core.report.decision_page import DecisionFacts, render_decision
 
     outcome, decision = concluded.outcome, concluded.contest.decision
     found = _differences(main, concluded)
-    headings = {} if found is None else {
+    differences = None if found is None else {
         "Data in numbers": found.data, "Configuration": found.config, "Backbone, strategy and libraries": found.made_of,
     }  # fmt: skip
-    differences = {
-        heading: [Difference(one.key, one.first, one.second) for one in rows] for heading, rows in headings.items()
-    }
     promoted = outcome.state == "promoted"
     facts = DecisionFacts(
         title=main.name,
@@ -59,7 +56,7 @@ def _write(main: Path, path: Path, concluded: Concluded) -> None:
         contest=concluded.contest,
         note=outcome.reason.removeprefix(decision.sentence).strip() if decision.promote and not promoted else "",
         incoming=outcome.data,
-        differences=None if found is None else differences,
+        differences=differences,
         code=None if found is None else found.code,
         report="report.html",
     )

@@ -17,12 +17,15 @@ from prefect.states import Completed
 from tl_core.workspace import STEPS
 from tl_flows.engine import StepResult
 from tl_flows.flow import step
+from tl_flows.mirrors import tell_registry
 from tl_flows.prefect_env import LOGGERS
 from tl_flows.project import main_worktree, require_project
 from tl_flows.retraining.attempt import sole_retrain
 from tl_flows.retraining.flow_runs import put_on_record
-from tl_flows.retraining.night import Asked, Night
+from tl_flows.retraining.night import Night
 from tl_flows.retraining.outcome import Outcome, as_markdown
+from tl_flows.retraining.pushing import pushed
+from tl_flows.retraining.sources import Asked
 
 if TYPE_CHECKING:
     from tl_core.gate import Decision
@@ -56,8 +59,8 @@ def conclude(night: Night, decision: Decision) -> Outcome:
 
 @step(name="push", retries=0)  # it tries again by itself
 def share(night: Night, outcome: Outcome) -> Outcome:
-    """The version, its model and its data for other machines, where the parameters say so."""
-    return night.share(outcome)
+    """The versions that others lack, with models and data, for other machines."""
+    return pushed(night.main, outcome)
 
 
 @flow(name="tl-retrain", persist_result=False)
@@ -81,12 +84,14 @@ def retrain(
         put_on_record(project, str(flow_run.id))
         night = Night(project, Asked(data, revision, step_hours))
         try:
-            outcome = share(night, _retrained(night))
+            outcome = _retrained(night)
+            if night.pushes:
+                outcome = share(night, outcome)
         except Exception as error:
-            _tell(night.end(Outcome("failed", str(error))), project)
+            _tell(night.end(Outcome("failed", str(error))), night)
             raise
         outcome = night.end(outcome)
-    _tell(outcome, project)
+    _tell(outcome, night)
     return Completed(name=outcome.state.capitalize(), message=outcome.reason, data=outcome)
 
 
@@ -103,13 +108,24 @@ def _retrained(night: Night) -> Outcome:
     return concluded
 
 
-def _tell(outcome: Outcome, project: Path) -> None:
+def _tell(outcome: Outcome, night: Night) -> None:
     """The outcome on the run's page, and to the watchers; neither changes what happened."""
+    first = night.made_good
+    if first is not None and first.version != outcome.version:
+        _show(first)
+    _show(outcome)
+    failures: list[str] = []
+    if outcome.state != "nothing new":
+        from tl_core.registry import load_registry
+
+        failures += load_registry().retrained(outcome.as_json(), night.main)
+    told = tell_registry(night.main)  # on any night: a mirror that was away catches up
+    for line in told.said:
+        log.info(line)
+    for failure in (*failures, *told.failures):
+        log.warning(failure)
+
+
+def _show(outcome: Outcome) -> None:
     with contextlib.suppress(Exception):  # a server that can't take it
         create_markdown_artifact(as_markdown(outcome), key="tl-retrain", description=outcome.reason)
-    if outcome.state == "nothing new":
-        return
-    from tl_core.registry import load_registry
-
-    for failure in load_registry().retrained(outcome.as_json(), project):
-        log.warning(failure)

@@ -5,42 +5,38 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import os
 import time
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from tl_core.config import load_config
-from tl_core.errors import UserError
-from tl_core.workspace import BACKBONES_LOCK, write_json, write_text
+from tl_core.workspace import BACKBONES_LOCK, write_json
 from tl_flows import versioning
 from tl_flows.bundles import bundle_at
 from tl_flows.engine import Stages, StepResult, open_project
-from tl_flows.git import GitError, commit_of, git
+from tl_flows.git import GitError, git
 from tl_flows.model_registry import ModelRegistry
 from tl_flows.prefect_env import LOGGER
 from tl_flows.project import PARAMS
 from tl_flows.registry_state import RegistryState, Version
 from tl_flows.retraining import test_sets
 from tl_flows.retraining.attempt import FOLDER, Attempt
+from tl_flows.retraining.decided import Decided, forget
 from tl_flows.retraining.decision_file import Concluded, write_decision
-from tl_flows.retraining.incoming import Copied, mirror
+from tl_flows.retraining.incoming import Copied
 from tl_flows.retraining.outcome import Outcome, State
+from tl_flows.retraining.publishing import publish
 from tl_flows.retraining.recovery import promote, settle
+from tl_flows.retraining.sources import Asked, base_commit, bring_data
 from tl_flows.retraining.test_sets import DECISION, TestSets
 from tl_flows.retraining.warm_start import WarmStart
 from tl_flows.retraining.worktree import Worktree
-from tl_flows.runs import render_timed
-from tl_flows.sharing import push
-from tl_flows.stage_process import StageError
 from tl_flows.version_facts import facts_at
 
 if TYPE_CHECKING:
     from tl_core.gate import Decision
-    from tl_core.report.contest import Contest
 
 log = logging.getLogger(LOGGER)
 
@@ -48,21 +44,6 @@ LOCK = "dvc.lock"
 METRICS = "artifacts/evaluate/metrics.json"  # the only output that git holds
 MANIFEST = "artifacts/version/manifest.parquet"
 OUTCOME = FOLDER / "outcome.json"
-REPORTS = FOLDER / "reports"
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a retrain starts from.
-
-    data: folder or table whose content becomes the data; None: the project's own, as they lie in the main worktree.
-    revision: whose code, parameters and (without `data`) data are used, `origin/main` is fetched first; None: the last
-    commit. step_hours: a step that takes longer is ended.
-    """
-
-    data: str | None = None
-    revision: str | None = None
-    step_hours: float = 24.0
 
 
 class Night:
@@ -77,9 +58,10 @@ class Night:
     sets: TestSets
     start: WarmStart
     attempt: Attempt | None = None
-    contest: Contest | None = None
+    decided: Decided | None = None
     made_good: Outcome | None = None
     settled = False
+    pushes = False  # whether the parameters say that others get the version
 
     def __init__(self, main: Path, asked: Asked) -> None:
         self.main = main
@@ -120,7 +102,7 @@ class Night:
 
         Raises UserError on a revision or data that can't be used, StageError where a remote can't be reached.
         """
-        base = self._base()
+        base = base_commit(self.main, self.asked)
         killed = self.killed
         self.attempt = Attempt.begin(base, self.started, self.untold).keep(self.main)
         self.tree = Worktree.at(self.main, base, keep=killed is not None and killed.prepared and killed.base == base)
@@ -130,8 +112,9 @@ class Night:
                 self.tree.take(self.latest.commit, [BACKBONES_LOCK])
         self.sets = TestSets.of(self.tree.project, self.before)
         self.start = WarmStart.of(self.main, base, self.latest)
-        self.copied = self._fetch()
+        self.copied = bring_data(self.main, self.asked, self.tree, self.latest)
         self._open()
+        self.pushes = load_config(self.tree.project / PARAMS).registry.push
         self.attempt = self.attempt.but(prepared=True).keep(self.main)
 
     def nothing_new(self) -> bool:
@@ -163,10 +146,11 @@ class Night:
         return result
 
     def decide(self) -> Decision:
-        """Hold the new model against the champion by the rules of `gate`."""
+        """Hold the new model against the champion by the rules of `gate`, and keep what is seen of that."""
         from tl_core.manifest import Manifest
         from tl_flows.retraining.deciding import Serving, decide
 
+        assert self.attempt is not None  # `prepare` has begun it
         champion, serving = self.before.champion, None
         with TemporaryDirectory(prefix="tl-champion-") as scratch:
             if champion is not None:
@@ -175,21 +159,24 @@ class Night:
                 serving = Serving(champion.name, bundle_at(self.main, champion.commit), manifest)
             with contextlib.chdir(self.tree.project):  # as in a step: a model may name its backbone from there
                 config = load_config(self.tree.project / PARAMS)
-                self.contest = decide(self.engine.workspace, config, self.sets, serving)
-        decision = self.contest.decision
-        write_json(self.tree.project / DECISION, decision.as_json())
-        return decision
+                contest = decide(self.engine.workspace, config, self.sets, serving)
+        write_json(self.tree.project / DECISION, contest.decision.as_json())
+        ran = self.steps.get("version")
+        quarantined = int(ran.outputs.get("quarantined", 0)) if ran else 0
+        self.decided = Decided(self.attempt.why, contest, self.copied.describe(), quarantined).keep(self.main)
+        return contest.decision
 
     def conclude(self, decision: Decision) -> Outcome:
         """Commit and register the new model, and promote it where the gate says so: the only step that others see."""
         assert self.attempt is not None  # `prepare` has begun it
+        assert self.decided is not None  # by `decide`
         commit = self.tree.commit(f"Retrain: {decision.sentence}")
         facts = facts_at(
             self.tree.project, commit, code_revision=self.attempt.base, test_set=decision.test_set.hash,
             decision=decision.sentence, why=self.attempt.why,
         )  # fmt: skip
         version = self.registry.register(commit, facts)
-        folder = self._publish(version)
+        folder = publish(self.main, version, decision, self.engine.workspace)
         state: State = "refused"
         reason = decision.sentence
         if decision.promote:
@@ -198,19 +185,17 @@ class Night:
             state = "refused" if overtaken else "promoted"
             reason += f" Not promoted all the same: {overtaken}" if overtaken else ""
         serves = self.registry.state().champion
-        version_step = self.steps.get("version")
         outcome = Outcome(
             state=state,
             reason=reason,
             version=version.name,
             champion=serves.name if serves else None,
-            data=self.copied.describe(),
-            quarantined=int(version_step.outputs.get("quarantined", 0)) if version_step else 0,
+            data=self.decided.incoming,
+            quarantined=self.decided.quarantined,
             decision=decision.as_json(),
             folder=str(folder),
         )
-        if self.contest is not None:
-            write_decision(self.main, folder, Concluded(self.contest, version, self.before.champion, outcome))
+        write_decision(self.main, folder, Concluded(self.decided.contest, version, self.before.champion, outcome))
         return outcome
 
     def idle(self) -> Outcome:
@@ -220,18 +205,6 @@ class Night:
         return Outcome(
             "nothing new", f"data, code and parameters are those of {name}", name, serves.name if serves else None
         )
-
-    def share(self, outcome: Outcome) -> Outcome:
-        """Push what others lack, where the parameters say so; what fails is told here, and the next retrain's to do."""
-        if not load_config(self.tree.project / PARAMS).registry.push:
-            return outcome
-        try:
-            pushed = push(self.main)
-        except (UserError, StageError) as error:
-            return dataclasses.replace(outcome, reason=f"{outcome.reason} Not pushed: {error}")
-        log.info("push      %s", pushed.describe())
-        kept = "; ".join(f"{version} lacks {what}" for version, what in pushed.kept_back.items())
-        return dataclasses.replace(outcome, reason=f"{outcome.reason} Not pushed: {kept}") if kept else outcome
 
     def end(self, outcome: Outcome) -> Outcome:
         """Record how it ended, and what became of a killed one's model before that."""
@@ -248,6 +221,8 @@ class Night:
             self.attempt.but(state=outcome.state, untold=untold).keep(self.main)
         elif last is not None and self.settled:  # its worktree is as it left it
             last.but(untold=()).keep(self.main)
+        if outcome.state != "failed":
+            forget(self.main)
         return outcome
 
     def _killed(self, last: Attempt | None) -> Attempt | None:
@@ -256,42 +231,6 @@ class Night:
             return None
         log.info("the last retrain was ended from outside (process %s on %s); its work is kept", last.pid, last.host)
         return last
-
-    def _base(self) -> str:
-        revision = self.asked.revision or "HEAD"
-        remote, _, branch = revision.partition("/")
-        try:
-            if branch and remote in git(self.main, "remote").splitlines():
-                git(self.main, "fetch", "--quiet", "--tags", remote)
-        except GitError as error:
-            raise StageError(f"the remote {remote} can't be reached: {error}", may_pass=True) from error
-        return commit_of(self.main, revision)
-
-    def _fetch(self) -> Copied:
-        """Bring the data into the worktree: from the watched folder or the main worktree; else DVC does, later."""
-        project = self.tree.project
-        data = project / Path(load_config(project / PARAMS).data.path).expanduser()
-        place = versioning.data_place(project, data)
-        if place is None:
-            if self.asked.data is not None:
-                raise UserError(
-                    f"the project's data ({data}) lie outside of its repository and are read where they are; leave "
-                    "--data out, or let data.path name a folder in the project"
-                )
-            return self.copied
-        if self.asked.data is not None:
-            source = Path(self.asked.data).expanduser().resolve()
-        elif self.asked.revision is None:
-            source = self.main / os.path.relpath(place, project)
-        else:
-            return self.copied
-        if self.asked.data is None and not source.exists():
-            return self.copied
-        tracked = versioning.tracked(project, data)
-        if self.latest is not None and tracked is not None and not self.tree.kept:
-            # what was recorded last time needs no recording again
-            self.tree.take(self.latest.commit, [tracked.file])
-        return mirror(source, data if source.is_file() else place, project / FOLDER / "incoming")
 
     def _open(self) -> None:
         holdout = self.sets.holdout
@@ -307,11 +246,3 @@ class Night:
         if any(not reason.startswith("outs ") for reason in stale):  # outputs that are missing, DVC brings back
             self.start = self.start.at(self.main, champion)
             self._open()
-
-    def _publish(self, version: Version) -> Path:
-        """The report and the decision where people look for them, outside of the worktree."""
-        folder = self.main / REPORTS / version.name
-        folder.mkdir(parents=True, exist_ok=True)
-        render_timed(self.engine.workspace, folder / "report.html")
-        write_text(folder / "decision.json", (self.tree.project / DECISION).read_text(encoding="utf-8"))
-        return folder

@@ -15,6 +15,7 @@ from tl_core.errors import UserError
 from tl_flows import prefect_env
 from tl_flows.prefect_env import LOGGER
 from tl_flows.retraining.attempt import Attempt
+from tl_flows.retraining.signals import end_by_signals
 from tl_flows.temporary_server import LocalServer
 
 log = logging.getLogger(LOGGER)
@@ -84,11 +85,12 @@ class Watch:
 
 
 def serve(schedule: Schedule, source: Path, home: Path) -> None:
-    """Stay and start retrains; each runs in a process of its own, one at a time.
+    """Stay and start retrains until SIGTERM or SIGINT; each runs in a process of its own, one at a time.
 
     source: the data that are watched; home: Prefect's folder for a server, which is started where none runs and ends
     with this process. Raises UserError on a cron text or time zone that can't be used.
     """
+    end_by_signals()
     server = prefect_env.find_server()
     prefect_env.configure(home, server.settings)
     if server.temporary:
@@ -96,13 +98,13 @@ def serve(schedule: Schedule, source: Path, home: Path) -> None:
         os.environ["PREFECT_API_URL"] = started.url
         started.wait()
         log.info("Prefect's server and its pages: %s (its data lie in %s)", started.url.removesuffix("/api"), home)
-    from prefect import serve as stay
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
     from prefect.client.schemas.schedules import CronSchedule
     from prefect.deployments.runner import EntrypointType
 
     from tl_flows.retraining.flow import retrain
     from tl_flows.retraining.flow_runs import close_dead
+    from tl_flows.retraining.runner import stay
 
     close_dead(schedule.project)
     try:
@@ -128,7 +130,7 @@ def serve(schedule: Schedule, source: Path, home: Path) -> None:
         seconds = schedule.watch_minutes * 60
         threading.Thread(target=watch.stay, args=(seconds, stop), name="data-watch", daemon=True).start()
     try:
-        stay(deployment, limit=1, pause_on_shutdown=False, print_starting_message=False)
+        stay(deployment)
     finally:
         stop.set()
 

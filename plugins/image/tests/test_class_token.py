@@ -45,7 +45,7 @@ def gradients(backbone: ImageBackbone, weights: Tensor) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize(
     "arguments",
-    [{}, {"qk_norm": True}, {"qkv_bias": False}, {"init_values": 0.1}, {"reg_tokens": 2}, {"scale_attn_norm": True}],
+    [{}, {"qkv_bias": False}, {"init_values": 0.1}, {"reg_tokens": 2}, {"scale_attn_norm": True}],
 )
 def test_the_embedding_and_its_gradients_are_the_same(arguments: dict[str, Any]) -> None:
     backbone = vit(**arguments)
@@ -63,6 +63,15 @@ def test_the_embedding_and_its_gradients_are_the_same(arguments: dict[str, Any])
         torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-4, msg=name)
     assert backbone(images(), stop=len(backbone.segments) - 1)["x"].shape[1] > 1
     assert isinstance(backbone.segments[last].get_submodule("0"), LastBlock)
+
+
+@pytest.mark.parametrize("arguments", [{"qk_norm": True}, {"attn_drop_rate": 0.5}])
+def test_attention_that_is_more_than_products_is_computed_whole(arguments: dict[str, Any]) -> None:
+    backbone = vit(**arguments)
+    whole = backbone(images())["x"]
+    with backbone.embedding_only():
+        torch.testing.assert_close(backbone(images())["x"], whole, rtol=0, atol=0)
+        assert backbone(images(), stop=len(backbone.segments) - 1)["x"].shape[1] > 1
 
 
 def test_manual_attention_agrees() -> None:

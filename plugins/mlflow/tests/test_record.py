@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 from dataclasses import asdict
@@ -10,8 +11,8 @@ from pathlib import Path
 import pytest
 import reports
 import tunings
-from tl_mlflow.record import Point, Record, curves, metrics, params, record_of
-from tl_mlflow.revision import code_revision
+from tl_mlflow.record import REPORT_TAG, Point, Record, curves, metrics, params, record_of
+from tl_mlflow.revision import code_revision, project_name
 
 from tl_core import Workspace
 
@@ -110,20 +111,39 @@ def test_what_was_not_measured_is_no_point() -> None:
     ]
 
 
-def test_the_code_is_known_by_its_commit(tmp_path: Path) -> None:
-    def git(*arguments: str) -> str:
-        identity = ["-c", "user.name=tests", "-c", "user.email=tests@example.org"]
-        done = subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True)
-        return done.stdout.strip()
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=tests", "-c", "user.email=tests@example.org"]
+    done = subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
 
+
+def test_a_run_is_found_by_its_report(evaluated: Workspace) -> None:
+    report = (evaluated.step("evaluate") / "report.json").read_bytes()
+    assert record(evaluated).tags[REPORT_TAG] == hashlib.md5(report).hexdigest()
+
+
+def test_a_project_has_one_name_in_all_worktrees(tmp_path: Path) -> None:
+    main = tmp_path / "birds"
+    (main / "demo" / "owls").mkdir(parents=True)
+    assert project_name(main / "demo" / "owls") == "owls"  # outside of git
+    git(main, "init", "-q")
+    git(main, "commit", "-q", "--allow-empty", "-m", "start")
+    tree = main / ".tl" / "retrain" / "tree"
+    git(main, "worktree", "add", "-q", "--detach", str(tree))
+    (tree / "demo" / "owls").mkdir(parents=True)
+    names = [project_name(root / part) for root in (main, tree) for part in ("", "demo/owls")]
+    assert names == ["birds", "owls", "birds", "owls"]
+
+
+def test_the_code_is_known_by_its_commit(tmp_path: Path) -> None:
     assert code_revision(tmp_path) is None
-    git("init", "-q")
+    git(tmp_path, "init", "-q")
     assert code_revision(tmp_path) is None  # no commit yet
     (tmp_path / "dvc.lock").write_text("1")
     (tmp_path / "code.py").write_text("1")
-    git("add", "-A")
-    git("commit", "-qm", "start")
-    commit = git("rev-parse", "HEAD")
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "commit", "-qm", "start")
+    commit = git(tmp_path, "rev-parse", "HEAD")
     (tmp_path / "dvc.lock").write_text("what a run writes")
     assert str(code_revision(tmp_path)) == commit
     (tmp_path / "code.py").write_text("2")

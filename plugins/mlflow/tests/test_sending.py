@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 from mlflow_server import Server
-from tl_mlflow.sending import DATABASE_SECONDS, contact_seconds
+from tl_mlflow.child import DATABASE_SECONDS, contact_seconds
 from tl_mlflow.server import without_password
 
 from tl_core import Workspace

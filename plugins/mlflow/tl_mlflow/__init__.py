@@ -1,4 +1,7 @@
-"""MLflow for tl: each evaluated model becomes a run where MLFLOW_TRACKING_URI says; nothing is read back."""
+"""MLflow for tl: evaluated models as runs, registered ones as versions, where MLFLOW_TRACKING_URI says.
+
+It is told and never asked: nothing of tl goes by what MLflow holds.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from tl_core import hookimpl
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tl_core import Workspace
 
 EXPERIMENT = "tl"  # where MLFLOW_EXPERIMENT_NAME names none
@@ -26,5 +31,22 @@ def tl_step_finished(step: str, outputs: dict[str, Any], workspace: Workspace) -
     from tl_mlflow.server import send
 
     record = record_of(workspace, outputs)
-    place = send(record, uri, os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT)
-    log.info("%-8s  %s", "mlflow", place)
+    log.info("%-8s  %s", "mlflow", send(record, uri, _experiment()))
+
+
+@hookimpl
+def tl_registry_changed(registry: dict[str, Any], project: Path) -> str | None:
+    """Bring MLflow's registered model up to date. Raises TrackingError where that fails."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri:
+        return None
+    from tl_mlflow.model import model_of
+    from tl_mlflow.server import mirror
+
+    if not registry["versions"]:
+        return f"{'mlflow':<8}  nothing is registered yet"
+    return f"{'mlflow':<8}  {mirror(model_of(registry), uri, _experiment(), project)}"
+
+
+def _experiment() -> str:
+    return os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT

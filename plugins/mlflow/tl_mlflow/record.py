@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from tl_mlflow.revision import code_revision
+from tl_mlflow.revision import code_revision, project_name
 
 if TYPE_CHECKING:
     from tl_core import Workspace
 
+REPORT_TAG = "report_md5"  # by which a registered version finds the run that it came out of
 FILES = ("report.html", "report.json", "model_card.md", "metrics.json")
 STEPS = ("version", "select", "extract", "tune", "evaluate")
 EPOCH = ("loss", "train", "val_loss", "val", "lr")
@@ -60,7 +62,8 @@ class Record:
 def record_of(workspace: Workspace, outputs: Mapping[str, Any]) -> Record:
     """The run that has just been evaluated. outputs: the small results of `evaluate`."""
     folder = workspace.step("evaluate")
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    told = (folder / "report.json").read_bytes()
+    report = json.loads(told)
     facts, summary = report["facts"], report["summary"]
     seconds = {step: _seconds(workspace.run_file(step)) for step in STEPS}
     points = [
@@ -73,7 +76,7 @@ def record_of(workspace: Workspace, outputs: Mapping[str, Any]) -> Record:
         about=f"{summary['sentence']}\n\n{summary['meaning']}",
         started=round(1000 * datetime.fromisoformat(outputs["started"]).timestamp()),
         params=params(yaml.safe_load(facts["config"]) or {}),
-        tags=tags(workspace.root, facts, summary) | {"host": outputs["host"]},
+        tags=tags(workspace.root, facts, summary) | {"host": outputs["host"], REPORT_TAG: _md5(told)},
         points=tuple(point for point in points if math.isfinite(point.value)),
         files=tuple(str(folder / name) for name in FILES if (folder / name).is_file()),
     )
@@ -95,7 +98,7 @@ def tags(root: Path, facts: Mapping[str, Any], summary: Mapping[str, Any]) -> di
     """What runs are found and grouped by."""
     data, backbone, revision = facts["data"], facts["backbone"], code_revision(root)
     found = {
-        "project": root.name,
+        "project": project_name(root),
         "modality": summary["modality"],
         "task": facts["evaluation"]["task"],
         "data_version": data["version"],
@@ -147,3 +150,7 @@ def _seconds(run_file: Path) -> float | None:
     if not run_file.is_file():
         return None
     return float(json.loads(run_file.read_text(encoding="utf-8"))["seconds"])
+
+
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()

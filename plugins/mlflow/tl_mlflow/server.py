@@ -1,4 +1,8 @@
-"""Handing a record to a process that sends it, which has little time and can be ended at any moment."""
+"""Handing what MLflow is told to a process that sends it, which has little time and can be ended at any moment.
+
+mlflow has no limit for the whole, and a name that no server resolves blocks inside the system. That process has one
+(child.py), and ends with this one's group.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,11 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+from tl_mlflow.model import Model
 from tl_mlflow.record import Record
 
 SETTINGS = {
@@ -23,27 +30,37 @@ SETTINGS = {
 
 
 class TrackingError(Exception):
-    """MLflow did not get the run, or not all of it; the text says why."""
+    """MLflow did not get what it was to be told, or not all of it; the text says why."""
 
 
 def send(record: Record, uri: str, experiment: str) -> str:
-    """Make a run of a record and return where it is. Raises TrackingError where that fails.
-
-    In a process of its own: mlflow has no limit for the whole, and a name that no server resolves blocks inside the
-    system. That process has one (sending.py), and ends with this one's group.
-    """
-    # -P: what lies in the current folder must not be imported in mlflow's stead
-    command = [sys.executable, "-P", "-m", "tl_mlflow.sending", experiment]
-    environment = {**SETTINGS, **os.environ, "MLFLOW_TRACKING_URI": uri}
-    code, output = _run(command, record.dump(), environment)
-    answer = _answer(output)
+    """Make a run of a record and return where it is. Raises TrackingError where that fails."""
+    code, answer = _talk("tl_mlflow.sending", experiment, record.dump(), uri)
     if code == 0:
-        return f"run '{record.name}' in experiment '{experiment}'{_link(uri, answer)}"
-    why = answer.get("error") or _ended(code)
+        page = _page(uri, f"experiments/{answer['experiment']}/runs/{answer['run']}")
+        return f"run '{record.name}' in experiment '{experiment}'{page}"
     what = f"{answer['missing']} of this run are not in it" if "missing" in answer else "this run is not in it"
     raise TrackingError(
-        f"MLflow at {without_password(uri)}: {without_password(why).rstrip('.')}; {what}, all else is well "
+        f"{_fault(code, answer, uri)}; {what}, all else is well "
         "(evaluate again to send it; MLFLOW_TRACKING_URI names the server, without it nothing is sent)"
+    )
+
+
+def mirror(model: Model, uri: str, experiment: str, folder: Path) -> str:
+    """Bring MLflow's registered model up to date and return what it has now. Raises TrackingError where that fails.
+
+    experiment: where the runs are that its versions are linked to; folder: what a relative address starts from.
+    """
+    code, answer = _talk("tl_mlflow.registering", experiment, model.dump(), uri, folder)
+    if code == 0:
+        versions = f"{len(model.versions):,} version{'' if len(model.versions) == 1 else 's'}"
+        serves = model.aliases["champion"]
+        serving = f"{serves} is the champion" if serves else "no champion"
+        page = _page(uri, f"models/{quote(model.name, safe='')}")
+        return f"model '{model.name}': {versions}, {serving}{page}"
+    raise TrackingError(
+        f"{_fault(code, answer, uri)}; what tl has registered and promoted stands, and MLflow has not all of it "
+        "(`tl registry mirror` sends it again, as does the next promotion or retrain)"
     )
 
 
@@ -52,10 +69,20 @@ def without_password(text: str) -> str:
     return re.sub(r"://[^/@\s]+@", "://", text)
 
 
-def _run(command: list[str], text: str, environment: dict[str, str]) -> tuple[int, str]:
+def _talk(module: str, argument: str, text: str, uri: str, folder: Path | None = None) -> tuple[int, dict[str, Any]]:
+    """Exit code and answers of a module that runs in a process of its own."""
+    # -P: what lies in the current folder must not be imported in mlflow's stead
+    command = [sys.executable, "-P", "-m", module, argument]
+    code, output = _run(command, text, {**SETTINGS, **os.environ, "MLFLOW_TRACKING_URI": uri}, folder)
+    return code, _answer(output)
+
+
+def _run(command: list[str], text: str, environment: dict[str, str], folder: Path | None = None) -> tuple[int, str]:
     """Exit code and output of a command that is gone when this returns or is interrupted."""
     pipe, null = subprocess.PIPE, subprocess.DEVNULL
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=null, text=True, env=environment) as process:
+    with subprocess.Popen(
+        command, stdin=pipe, stdout=pipe, stderr=null, text=True, env=environment, cwd=folder
+    ) as process:
         try:
             output, _ = process.communicate(text)
         except BaseException:
@@ -74,10 +101,15 @@ def _answer(output: str) -> dict[str, Any]:
     return answer
 
 
-def _link(uri: str, answer: dict[str, Any]) -> str:
+def _page(uri: str, place: str) -> str:
     if not uri.startswith(("http://", "https://")):
         return ""
-    return f": {without_password(uri).rstrip('/')}/#/experiments/{answer['experiment']}/runs/{answer['run']}"
+    return f": {without_password(uri).rstrip('/')}/#/{place}"
+
+
+def _fault(code: int, answer: dict[str, Any], uri: str) -> str:
+    why = answer.get("error") or _ended(code)
+    return f"MLflow at {without_password(uri)}: {without_password(why).rstrip('.')}"
 
 
 def _ended(code: int) -> str:
