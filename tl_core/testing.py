@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from html.parser import HTMLParser
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -36,6 +36,7 @@ from tl_core.engines import TorchEngine, choose_engine, disagreement
 from tl_core.engines.conversion import openvino_version
 from tl_core.errors import DecodeError
 from tl_core.registry import Registry, load_registry
+from tl_core.training.adapters import ADAPTERS, Adapter, inject, injected, merge
 from tl_core.types import END, Backbone, BackboneSpec, Loader, Prepared, Source, State, Targets, Task
 from tl_core.views import all_views, at_view, slices, views
 
@@ -389,6 +390,35 @@ def assert_views(spec: BackboneSpec, windows: Sequence[State]) -> list[str]:
             torch.testing.assert_close(together[:, place], among, rtol=1e-5, atol=1e-6, msg=f"{name} of all views")
             torch.testing.assert_close(alone[0], among[0], rtol=1e-5, atol=1e-6, msg=f"{name} in company")
     return offered
+
+
+def assert_adapters(spec: BackboneSpec, windows: Sequence[State]) -> int:
+    """Fail unless adapters start as nothing, change the embedding once moved, and merge without a trace.
+
+    windows: those of the first one's bucket are taken. Returns how many layers took a LoRA adapter. Skips without peft.
+    """
+    pytest.importorskip("peft")
+    count = 0
+    for update in ADAPTERS:
+        backbone = spec.build()
+        bucket = backbone.bucket(windows[0])
+        batch = backbone.collate([window for window in windows if backbone.bucket(window) == bucket])
+        segments, names = list(backbone.segments.values()), list(backbone.state_dict())
+        with torch.no_grad():
+            before = backbone(batch)["x"]
+            inject(backbone, 0, cast(Adapter, update), 2, 0)
+            torch.testing.assert_close(backbone(batch)["x"], before, rtol=1e-4, atol=1e-4, msg=f"{update} at first")
+            added = [parameter for segment in segments for _, parameter in injected(segment)]
+            generator = torch.Generator().manual_seed(3)
+            for parameter in added:
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+            moved = backbone(batch)["x"]
+            assert not added or not torch.equal(moved, before), f"{update}: no adapter reaches the embedding"
+            merge(segments)
+            torch.testing.assert_close(backbone(batch)["x"], moved, rtol=1e-3, atol=1e-3, msg=f"{update}, merged")
+        assert list(backbone.state_dict()) == names
+        count = max(count, len(added) // 2 if update == "lora" else 0)
+    return count
 
 
 def assert_engines_agree(

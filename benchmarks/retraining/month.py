@@ -41,6 +41,7 @@ SETTINGS = {
     "evaluate.explain": 0,
     "evaluate.diagnostics": False,
 }
+FIRST, NEW = "12346789", "05"  # the new ones are like no other, so that knowing them is worth it beyond doubt
 EITHER = ("promoted", "refused")
 DISK_MB = 600
 
@@ -129,7 +130,7 @@ def damage(count: int) -> Callable[[Month], None]:
     def change(month: Month) -> None:
         for i in range(count):
             whole = month.files()[0].read_bytes()
-            (month.photos / "0" / f"broken_{i}.jpg").write_bytes(whole[: 200 + i])
+            (month.photos / FIRST[0] / f"broken_{i}.jpg").write_bytes(whole[: 200 + i])
 
     return change
 
@@ -151,17 +152,19 @@ def relabel(month: Month) -> None:
         shutil.move(path, month.photos / path.name.partition("_")[0] / path.name)
 
 
+def next_of(sign: str) -> str:
+    """Another of the first signs."""
+    return FIRST[(FIRST.index(sign) + 1) % len(FIRST)]
+
+
 def misplace(month: Month) -> None:
     for path in month.files()[::23]:
-        other = str((int(path.parent.name) + 1) % 4)
-        shutil.move(path, month.photos / other / path.name)
+        shutil.move(path, month.photos / next_of(path.parent.name) / path.name)
 
 
 def bad_batch(month: Month) -> None:
     """A delivery whose labels are those of the next class."""
-    month.kept = {
-        str(path): path.read_bytes() for path in month.add("01234567", 8, lambda name: str((int(name) + 1) % 8))
-    }
+    month.kept = {str(path): path.read_bytes() for path in month.add(FIRST, 8, next_of)}
 
 
 def withdraw(month: Month) -> None:
@@ -173,7 +176,7 @@ def withdraw(month: Month) -> None:
 
 def killed(month: Month) -> tuple[int, dict[str, Any], str]:
     """The worker dies twice, early and late; the scheduler starts again."""
-    month.add("01234567", 2)
+    month.add(FIRST, 2)
     for seconds in (6.0, 16.0):
         worker = subprocess.Popen(
             command(), cwd=month.root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
@@ -186,7 +189,7 @@ def killed(month: Month) -> tuple[int, dict[str, Any], str]:
 
 
 def full_disk(month: Month) -> tuple[int, dict[str, Any], str]:
-    month.add("01234567", 2)
+    month.add(FIRST, 2)
     free = shutil.disk_usage(month.root).free
     ballast = month.root.parent / "ballast"
     with ballast.open("wb") as file:
@@ -199,7 +202,7 @@ def full_disk(month: Month) -> tuple[int, dict[str, Any], str]:
 
 def two_at_once(month: Month) -> tuple[int, dict[str, Any], str]:
     """A second retrain starts while the first one runs: it is refused, and the first one ends as if alone."""
-    month.add("01234567", 2)
+    month.add(FIRST, 2)
     first = subprocess.Popen(command(), cwd=month.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     attempt = month.root / ".tl" / "retrain" / "attempt.json"
     end = time.monotonic() + 120
@@ -244,15 +247,17 @@ def new_classes(month: Month, told: dict[str, Any], log: str) -> bool:
 
 
 NIGHTS = (
-    Night("the first photos of eight signs", ("promoted",), after(lambda m: m.add("01234567", 8))),
+    Night("the first photos of eight signs", ("promoted",), after(lambda m: m.add(FIRST, 8))),
     Night("nothing", ("nothing new",), plain()),
     Night("every file touched", ("nothing new",), after(touch)),
-    Night("8 more photos of each sign", EITHER, after(lambda m: m.add("01234567", 8))),
-    Night("one photo cut off in transfer", EITHER, after(lambda m: (m.add("0123", 1), damage(1)(m))), quarantined(1)),
+    Night("8 more photos of each sign", EITHER, after(lambda m: m.add(FIRST, 8))),
+    Night(
+        "one photo cut off in transfer", EITHER, after(lambda m: (m.add(FIRST[:4], 1), damage(1)(m))), quarantined(1)
+    ),
     Night("the broken photo taken out", EITHER, after(mend), quarantined(0)),
     Night("one photo in 23 put into a wrong folder", EITHER, after(misplace)),
     Night("these put right", EITHER, after(relabel)),
-    Night("two new signs, 30 photos each", ("promoted",), after(lambda m: m.add("89", 30)), new_classes),
+    Night("two new signs, 30 photos each", ("promoted",), after(lambda m: m.add(NEW, 30)), new_classes),
     Night("nothing", ("nothing new",), plain()),
     Night("64 new photos with the labels of the next sign", ("refused",), after(bad_batch)),
     Night("these withdrawn", ("refused",), after(withdraw), names("the same model")),
@@ -269,10 +274,10 @@ NIGHTS = (
     Night("the data folder is gone", ("failed",), lambda m: without_data(m), names("no data in")),
     Night("it is back", ("nothing new",), plain()),
     Night("rolled back by hand", ("nothing new",), rolled_back),
-    Night("4 more photos of each sign", EITHER, after(lambda m: m.add("0123456789", 4))),
+    Night("4 more photos of each sign", EITHER, after(lambda m: m.add(FIRST + NEW, 4))),
     Night("a file that is no photo", EITHER, after(lambda m: (m.photos / "1" / "notes.jpg").write_text("see mail"))),
     Night("that file taken out", EITHER, after(lambda m: (m.photos / "1" / "notes.jpg").unlink())),
-    Night("2 more of each sign", EITHER, after(lambda m: m.add("0123456789", 2))),
+    Night("2 more of each sign", EITHER, after(lambda m: m.add(FIRST + NEW, 2))),
     Night("nothing", ("nothing new",), plain()),
 )
 
@@ -296,7 +301,7 @@ def made(folder: Path, data: Path) -> Month:
     month.root.mkdir(parents=True)
     git(month.root, "init", "--quiet", "--initial-branch=main")
     git(month.root, "remote", "add", "away", str(folder / "nowhere.git"))
-    month.add("0", 1)
+    month.add(FIRST[0], 1)
     list(init_project(month.root, month.photos, git=True))
     edit_params(month.root / "params.yaml", {**SETTINGS, "select.backbones": [str(data / "weights" / BACKBONE)]})
     git(month.root, "add", "--all")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -96,3 +97,14 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
         with prefect_test_harness(server_startup_timeout=60):
             yield str(PREFECT_API_URL.value())
+
+
+@pytest.fixture
+def logs_to_server(prefect_server: str) -> str:
+    """That server; flow runs send it tl's log lines, which Prefect arranges as it is imported and each test undoes."""
+    import prefect.main  # noqa: F401
+    from prefect.logging.configuration import setup_logging
+
+    if not logging.getLogger(prefect_env.LOGGER).handlers:
+        setup_logging(incremental=False)
+    return prefect_server

@@ -51,8 +51,8 @@ def ended_tasks(client: SyncPrefectClient, run_id: UUID, count: int) -> list[Tas
         time.sleep(0.2)
 
 
-@pytest.mark.usefixtures("_fake_steps")
-def test_the_flow_is_five_named_tasks_with_their_logs(prefect_server: str, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("_fake_steps", "logs_to_server")
+def test_the_flow_is_five_named_tasks_with_their_logs(tmp_path: Path) -> None:
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
     from prefect.client.schemas.sorting import LogSort

@@ -70,7 +70,7 @@ def logged(state: Any) -> list[str]:
         return [line.message for line in client.read_logs(LogFilter(flow_run_id=run))]
 
 
-@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.usefixtures("logs_to_server")
 def test_an_unexpected_fault_of_the_push_leaves_a_promotion_what_it_is(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

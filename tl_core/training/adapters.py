@@ -82,6 +82,8 @@ def inject(backbone: Backbone, start: int, update: Adapter, rank: int, seed: int
             if names:
                 part = inject_adapter_in_model(_config(update, rank, names), backbone.segments[segment])
                 del part.peft_config  # peft leaves it there, and merge() takes out all that has been put in
+                for layer in (part.get_submodule(name) for name in names):
+                    _resembles(layer, layer.get_base_layer())
 
 
 def injected(segment: nn.Module) -> list[tuple[str, nn.Parameter]]:
@@ -107,6 +109,13 @@ def merge(segments: Iterable[nn.Module]) -> None:
             layer.merge()
             parent, _, child = name.rpartition(".")
             setattr(segment.get_submodule(parent), child, layer.get_base_layer())
+
+
+def _resembles(layer: nn.Module, base: nn.Module) -> None:
+    """Give a wrapped layer the plain attributes of its own: networks ask a convolution for its stride to pad by it."""
+    for name, value in vars(base).items():
+        if not name.startswith("_") and not hasattr(layer, name):
+            setattr(layer, name, value)
 
 
 def _config(update: Adapter, rank: int, names: Sequence[str]) -> Any:
