@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tl_core.errors import UserError
 from tl_core.workspace import write_json
+from tl_flows.prefect_env import LOGGER
 from tl_flows.retraining.attempt import FOLDER
 
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 FILE = FOLDER / "decided.json"
 FORMAT_VERSION = 1
+
+log = logging.getLogger(LOGGER)
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,15 @@ class Decided:
     quarantined: int = 0
 
     def keep(self, main: Path) -> Decided:
-        """Write it beside the record of the attempt, in place of the one before."""
-        facts = {
-            "format": FORMAT_VERSION, "why": self.why, "contest": self.contest.as_json(), "incoming": self.incoming,
-            "quarantined": self.quarantined,
-        }  # fmt: skip
-        write_json(main / FILE, facts)
+        """Write it beside the record of the attempt, in place of the one before. A fault is only logged."""
+        try:
+            facts = {
+                "format": FORMAT_VERSION, "why": self.why, "contest": self.contest.as_json(), "incoming": self.incoming,
+                "quarantined": self.quarantined,
+            }  # fmt: skip
+            write_json(main / FILE, facts)
+        except Exception:
+            log.warning("the decision can't be kept for the page that a kill may leave unmade", exc_info=True)
         return self
 
     @classmethod

@@ -30,9 +30,15 @@ async def _stay(runner: Runner, early: list[Any]) -> None:
     loop, work = asyncio.get_running_loop(), asyncio.current_task()
     assert work is not None
 
+    begun = False
+
     def end() -> None:
+        nonlocal begun
+        if begun:  # a second signal must not break off the ending of the run under way
+            return
+        begun = runner.started
         work.cancel()
-        if not runner.started:  # what connects to the server then may take it for a fault, and try again
+        if not begun:  # what connects to the server then may take it for a fault, and try again
             loop.call_later(AGAIN_SECONDS, end)
 
     def told(*_: Any) -> None:

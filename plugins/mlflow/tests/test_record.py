@@ -12,7 +12,7 @@ import pytest
 import reports
 import tunings
 from tl_mlflow.record import REPORT_TAG, Point, Record, curves, metrics, params, record_of
-from tl_mlflow.revision import code_revision, project_name
+from tl_mlflow.revision import code_revision, project_folder
 
 from tl_core import Workspace
 
@@ -122,17 +122,17 @@ def test_a_run_is_found_by_its_report(evaluated: Workspace) -> None:
     assert record(evaluated).tags[REPORT_TAG] == hashlib.md5(report).hexdigest()
 
 
-def test_a_project_has_one_name_in_all_worktrees(tmp_path: Path) -> None:
+def test_a_project_is_one_folder_in_all_worktrees(tmp_path: Path) -> None:
     main = tmp_path / "birds"
     (main / "demo" / "owls").mkdir(parents=True)
-    assert project_name(main / "demo" / "owls") == "owls"  # outside of git
+    assert project_folder(main / "demo" / "owls") == main / "demo" / "owls"  # outside of git
     git(main, "init", "-q")
     git(main, "commit", "-q", "--allow-empty", "-m", "start")
     tree = main / ".tl" / "retrain" / "tree"
     git(main, "worktree", "add", "-q", "--detach", str(tree))
     (tree / "demo" / "owls").mkdir(parents=True)
-    names = [project_name(root / part) for root in (main, tree) for part in ("", "demo/owls")]
-    assert names == ["birds", "owls", "birds", "owls"]
+    found = [project_folder(root / part) for root in (main, tree) for part in ("", "demo/owls")]
+    assert found == [main, main / "demo" / "owls"] * 2
 
 
 def test_the_code_is_known_by_its_commit(tmp_path: Path) -> None:

@@ -28,10 +28,11 @@ def tl_step_finished(step: str, outputs: dict[str, Any], workspace: Workspace) -
     if step != "evaluate" or not uri:
         return
     from tl_mlflow.record import record_of
+    from tl_mlflow.revision import project_folder
     from tl_mlflow.server import send
 
     record = record_of(workspace, outputs)
-    log.info("%-8s  %s", "mlflow", send(record, uri, _experiment()))
+    log.info("%-8s  %s", "mlflow", send(record, uri, _experiment(), project_folder(workspace.root)))
 
 
 @hookimpl

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from tl_mlflow.revision import code_revision, project_name
+from tl_mlflow.revision import code_revision, project_folder
 
 if TYPE_CHECKING:
     from tl_core import Workspace
@@ -78,7 +78,7 @@ def record_of(workspace: Workspace, outputs: Mapping[str, Any]) -> Record:
         params=params(yaml.safe_load(facts["config"]) or {}),
         tags=tags(workspace.root, facts, summary) | {"host": outputs["host"], REPORT_TAG: _md5(told)},
         points=tuple(point for point in points if math.isfinite(point.value)),
-        files=tuple(str(folder / name) for name in FILES if (folder / name).is_file()),
+        files=tuple(str((folder / name).resolve()) for name in FILES if (folder / name).is_file()),
     )
 
 
@@ -98,7 +98,7 @@ def tags(root: Path, facts: Mapping[str, Any], summary: Mapping[str, Any]) -> di
     """What runs are found and grouped by."""
     data, backbone, revision = facts["data"], facts["backbone"], code_revision(root)
     found = {
-        "project": project_name(root),
+        "project": project_folder(root).name,
         "modality": summary["modality"],
         "task": facts["evaluation"]["task"],
         "data_version": data["version"],

@@ -39,14 +39,15 @@ def _mirror(model: Model, experiment: str) -> None:
     child.limit(child.contact_seconds(os.environ))
     client = MlflowClient()
     registered = _registered(client, model)
-    child.limit(child.SENDING_SECONDS)
     there = _there(client, model)
     missing = [version for version in model.versions if _key(version.tags) not in there]
     for version in missing:
+        child.limit(child.SENDING_SECONDS)  # of a first mirror of many versions each has its time
         run = _run(client, version, experiment)
         client.create_model_version(
             model.name, version.source, run, tags=dict(version.tags), description=version.about, await_creation_for=0
         )
+    child.limit(child.SENDING_SECONDS)
     if missing:
         there = _there(client, model)
     numbers = {}
@@ -68,12 +69,14 @@ def _registered(client: MlflowClient, model: Model) -> RegisteredModel:
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
+        child.limit(child.SENDING_SECONDS)  # it has answered
         try:
             return client.create_registered_model(model.name, tags=dict(model.tags), description=model.about)
         except MlflowException as made:
             if made.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
             found = client.get_registered_model(model.name)  # by a process that mirrors at the same moment
+    child.limit(child.SENDING_SECONDS)
     _refuse_others(client, model, found.tags)
     for name, value in model.tags.items():
         if found.tags.get(name) != value:

@@ -1,4 +1,4 @@
-"""Which commit a project's folder is at, and what the project is called, as git says."""
+"""Which commit a project's folder is at, and where the project lies, as git says."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def code_revision(folder: Path) -> Revision | None:
     return Revision(commit, changed=changes != "")
 
 
-def project_name(folder: Path) -> str:
-    """The name of a project's folder; where a retrain works in a worktree of its own, of that in the main worktree."""
+def project_folder(folder: Path) -> Path:
+    """A project's folder; where a retrain works in a worktree of its own, that in the main worktree."""
     told = _git(folder, "rev-parse", "--path-format=absolute", "--git-common-dir", "--show-prefix")
     common, prefix = [*(told or "").split("\n"), ""][:2]
-    main = Path(common).parent / prefix if Path(common).name == ".git" else folder
-    return main.name
+    main = Path(common).parent / prefix
+    return main if Path(common).name == ".git" and main.is_dir() else folder
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -33,9 +33,12 @@ class TrackingError(Exception):
     """MLflow did not get what it was to be told, or not all of it; the text says why."""
 
 
-def send(record: Record, uri: str, experiment: str) -> str:
-    """Make a run of a record and return where it is. Raises TrackingError where that fails."""
-    code, answer = _talk("tl_mlflow.sending", experiment, record.dump(), uri)
+def send(record: Record, uri: str, experiment: str, folder: Path) -> str:
+    """Make a run of a record and return where it is. Raises TrackingError where that fails.
+
+    folder: what a relative address starts from.
+    """
+    code, answer = _talk("tl_mlflow.sending", experiment, record.dump(), uri, folder)
     if code == 0:
         page = _page(uri, f"experiments/{answer['experiment']}/runs/{answer['run']}")
         return f"run '{record.name}' in experiment '{experiment}'{page}"
@@ -69,7 +72,7 @@ def without_password(text: str) -> str:
     return re.sub(r"://[^/@\s]+@", "://", text)
 
 
-def _talk(module: str, argument: str, text: str, uri: str, folder: Path | None = None) -> tuple[int, dict[str, Any]]:
+def _talk(module: str, argument: str, text: str, uri: str, folder: Path) -> tuple[int, dict[str, Any]]:
     """Exit code and answers of a module that runs in a process of its own."""
     # -P: what lies in the current folder must not be imported in mlflow's stead
     command = [sys.executable, "-P", "-m", module, argument]
