@@ -266,18 +266,29 @@ def _cells(runs: Mapping[str, Any], rivals: Mapping[str, Any]) -> dict[str, dict
 
 
 def _compared(cells: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """A line for each way and rival: the mean difference over the draws that both have, and in how many it is ahead."""
-    lines = []
+    """A table row for each way and rival: how they differ over the draws that both have, of all sets and of each."""
+    lines = [
+        "Mean difference in points over the draws, (its standard error), and in how many draws it is ahead:",
+        "",
+        f"| | all | {' | '.join(TEXTS)} |",
+        "|---|---|" + "---|" * len(TEXTS),
+    ]
     for number, (way, title) in enumerate(zip(WAYS, _titles(), strict=True), 1):
         for rival in (*RIVALS, *WAYS[number:]):
-            ahead = [100 * (found[way] - found[rival]) for found in cells.values() if way in found and rival in found]
-            if ahead:
-                error = f" (standard error {np.std(ahead, ddof=1) / len(ahead) ** 0.5:.1f})" if len(ahead) > 1 else ""
-                more = sum(a > 0 for a in ahead)
-                lines.append(
-                    f"- {title} against {rival}: {np.mean(ahead):+.1f} points{error}, ahead in {more} of {len(ahead)}."
-                )
+            both = {
+                cell: 100 * (found[way] - found[rival]) for cell, found in cells.items() if {way, rival} <= found.keys()
+            }
+            sets = [[ahead for cell, ahead in both.items() if cell.split()[0] == name] for name in TEXTS]
+            told = [_told(ahead) for ahead in [list(both.values()), *sets]]
+            lines.append(f"| {title} against {rival} | {' | '.join(told)} |")
     return lines
+
+
+def _told(ahead: Sequence[float]) -> str:
+    if not ahead:
+        return "-"
+    error = f" ({np.std(ahead, ddof=1) / len(ahead) ** 0.5:.1f})" if len(ahead) > 1 else ""
+    return f"{np.mean(ahead):+.1f}{error}, {sum(a > 0 for a in ahead)} of {len(ahead)}"
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from tl_core.config import load_config
 from tl_core.plugins import WATCHERS, installed_plugins
 from tl_flows.model_registry import ModelRegistry
@@ -12,6 +14,12 @@ from tl_flows.project import PARAMS, main_worktree
 from tl_flows.registry_json import registry_json
 
 HOOK = "tl_registry_changed"
+LOCK = "tl-mirror.lock"
+LOCK_SECONDS = 120.0  # MLflow is given a minute to answer, and another for a version
+_STILL_TOLD = (
+    f"no watcher was told what is registered: another process has been telling them for {LOCK_SECONDS:.0f} s; "
+    "`tl registry mirror` tells them"
+)
 
 
 @dataclass(frozen=True)
@@ -39,8 +47,11 @@ def tell_registry(project: Path) -> Told:
             return Told()
         main = main_worktree(project)
         named = load_config(main / PARAMS).registry.name
-        registry = registry_json(ModelRegistry.open(main), named or main.name)
-        answers = plugins.tell(HOOK, registry=registry, project=main)
+        held = ModelRegistry.open(main)
+        with FileLock(held.common / LOCK, timeout=LOCK_SECONDS):  # what is older must not be told last
+            answers = plugins.tell(HOOK, registry=registry_json(held, named or main.name), project=main)
+    except Timeout:
+        return Told(failures=(_STILL_TOLD,))
     except Exception as error:
         return Told(failures=(f"no watcher was told what is registered: {error}",))
     return Told(tuple(names), tuple(line for line in answers.said.values() if line), tuple(answers.failures))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from tl_flows import cli
+from filelock import FileLock
+from tl_flows import cli, mirrors
 from tl_flows.mirrors import Told, tell_registry
 from tl_flows.model_registry import ModelRegistry
 from tl_flows.registry_json import registry_json
@@ -97,6 +99,42 @@ def test_a_watcher_that_fails_changes_no_outcome(
     assert cli.main(["registry", "mirror"]) == 1
     told = capsys.readouterr()
     assert (told.out, told.err) == ("mirrored 1\n", line)
+
+
+def test_two_processes_tell_one_after_the_other_so_that_the_newest_is_told_last(project: Path, watch: Watch) -> None:
+    told: list[list[str]] = []
+    telling, registered_meanwhile, overtaken = threading.Event(), threading.Event(), threading.Event()
+
+    def slowly(registry: dict[str, Any]) -> None:
+        if not telling.is_set():
+            telling.set()
+            assert registered_meanwhile.wait(60)
+            assert not overtaken.wait(3)  # the other one is at the lock by now
+        else:
+            overtaken.set()
+        told.append([version["name"] for version in registry["versions"]])
+
+    registered(project, 1)
+    watch(tl_slow=slowly)
+    first = threading.Thread(target=tell_registry, args=(project,))
+    first.start()
+    assert telling.wait(60)
+    registered(project, 1)
+    registered_meanwhile.set()
+    assert tell_registry(project) == Told(("tl_slow",))
+    first.join()
+    assert told == [["v1"], ["v1", "v2"]]
+
+
+def test_who_waits_too_long_for_another_one_says_so(
+    project: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch(tl_sees=lambda registry: pytest.fail("told although another process tells"))
+    monkeypatch.setattr(mirrors, "LOCK_SECONDS", 0.01)
+    with FileLock(ModelRegistry.open(project).common / mirrors.LOCK):
+        (line,) = tell_registry(project).failures
+    assert "another process has been telling them" in line
+    assert line.endswith("`tl registry mirror` tells them")
 
 
 def test_what_keeps_watchers_from_being_told_is_said_too(

@@ -11,6 +11,7 @@ import decisions
 import pytest
 from tl_flows.model_registry import ModelRegistry
 from tl_flows.params import edit_params
+from tl_flows.prefect_env import LOGGER
 from tl_flows.retraining.attempt import Attempt
 from tl_flows.retraining.decided import FILE, Decided
 from tl_flows.retraining.night import OUTCOME, Night
@@ -280,6 +281,18 @@ def test_what_was_not_kept_whole_makes_no_page_and_stops_nothing(
     assert (made_good.state, champion(project)) == ("promoted", "v2")
     assert [path.name for path in (project / REPORTS / "v2").iterdir()] == ["decision.json"]
     assert "the page of the decision on v2 can't be made: what its retrain saw was not kept whole" in caplog.messages
+
+
+def test_a_decision_that_can_not_be_kept_is_logged_and_changes_no_night(
+    project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (project / FILE).mkdir(parents=True)
+    decided = Decided("retrain 1", decisions.demo().contest)
+    with caplog.at_level(logging.WARNING, LOGGER):
+        assert decided.keep(project) is decided
+    assert caplog.messages == ["the decision can't be kept for the page that a kill may leave unmade"]
+    assert caplog.records[0].exc_info is not None
+    assert Decided.load(project, "retrain 1") is None
 
 
 def test_a_failed_night_keeps_what_the_next_one_publishes(project: Path) -> None:

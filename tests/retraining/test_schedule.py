@@ -172,3 +172,33 @@ def test_the_first_signal_ends_it_while_it_starts(project: Path, server: str) ->
         finally:
             process.kill()
         assert (process.returncode, told) == (0, "taken for a fault\n" * (place == "__aenter__"))
+
+
+SECOND = """
+import asyncio, os, signal, sys
+from tl_flows.retraining.runner import _stay
+
+class Runs:
+    started = False
+
+    async def start(self):
+        self.started = True
+        try:
+            os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+            await asyncio.sleep(60)
+        finally:
+            os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+            await asyncio.sleep(0.2)  # what a retrain under way needs to end
+            print("ended whole", flush=True)
+
+try:
+    asyncio.run(_stay(Runs(), []))
+except asyncio.CancelledError:
+    print("and left", flush=True)
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_second_signal_does_not_break_off_the_ending(name: str) -> None:
+    done = subprocess.run([sys.executable, "-c", SECOND, name], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "ended whole\nand left\n")

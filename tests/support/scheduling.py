@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+import urllib3
 from tl_flows import prefect_env
 
 Found = TypeVar("Found")
@@ -59,12 +58,12 @@ def free_port() -> int:
 
 
 def ask(url: str, path: str, **what: Any) -> Any:
-    """What a server's API answers to a POST."""
-    request = urllib.request.Request(
-        f"{url}/{path}", json.dumps(what).encode(), {"Content-Type": "application/json"}, method="POST"
-    )
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as answer:
-        return json.load(answer)
+    """What a server's API answers to a POST; a busy database (503) is asked again, as Prefect's own clients do."""
+    again = urllib3.Retry(10, status_forcelist=[503], allowed_methods=None, backoff_factor=0.1, backoff_max=3)
+    with urllib3.PoolManager() as pool:
+        answer = pool.request("POST", f"{url}/{path}", json=what, retries=again, timeout=10)
+    assert answer.status < 300, answer.data
+    return answer.json()
 
 
 def flow_runs(url: str, state: str | None = None) -> list[dict[str, Any]]:

@@ -10,7 +10,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from tl_audio.loader import Clip
 
+from tl_core import Backbone, State
+
+FAMILIES = ("wav2vec2", "wav2vec2-stable", "hubert", "wavlm", "wavlm-stable", "data2vec-audio", "whisper", "ast")
 CONVOLUTIONS = {
     "conv_dim": (16, 16, 16),
     "conv_kernel": (10, 8, 4),
@@ -68,6 +72,13 @@ def sound(seconds: float = 1.0, rate: int = 16_000, pitch: float = 440.0, seed: 
     return (0.4 * np.sin(2 * np.pi * pitch * time) * np.sin(np.pi * time / max(seconds, 1e-9)) + noise).astype(
         np.float32
     )
+
+
+def windows_of(backbone: Backbone, sound: Callable[..., np.ndarray]) -> list[State]:
+    """Those of three short clips of different lengths."""
+    rate = backbone.front_end.rate  # type: ignore[attr-defined]
+    clips = [Clip(sound(0.31 + 0.01 * i, rate, seed=i), rate) for i in range(3)]
+    return [window for clip in clips for window in backbone.prepare(clip).windows]
 
 
 def tiny_encoder(family: str, *, head: bool = False) -> torch.nn.Module:

@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import pytest
 from tl_audio.catalogue import resolve
-from tl_audio.loader import Clip
 
 from tl_core.testing import assert_adapters
 
-FAMILIES = ("wav2vec2", "wav2vec2-stable", "hubert", "wavlm", "wavlm-stable", "data2vec-audio", "whisper", "ast")
-
-
-def windows_of(backbone, sound):
-    rate = backbone.front_end.rate
-    clips = [Clip(sound(0.31 + 0.01 * i, rate, seed=i), rate) for i in range(3)]
-    return [window for clip in clips for window in backbone.prepare(clip).windows]
+from .conftest import FAMILIES, windows_of
 
 
 @pytest.mark.parametrize("family", FAMILIES)

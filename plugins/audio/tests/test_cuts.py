@@ -7,7 +7,7 @@ import torch
 from tl_audio.catalogue import catalogue, resolve
 from tl_audio.loader import Clip
 
-FAMILIES = ("wav2vec2", "wav2vec2-stable", "hubert", "wavlm", "wavlm-stable", "data2vec-audio", "whisper", "ast")
+from .conftest import FAMILIES
 
 
 def build(name):

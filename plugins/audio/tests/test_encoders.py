@@ -17,7 +17,7 @@ from tl_audio.loader import Clip
 
 from tl_core import UserError
 
-FAMILIES = ("wav2vec2", "wav2vec2-stable", "hubert", "wavlm", "wavlm-stable", "data2vec-audio", "whisper", "ast")
+from .conftest import FAMILIES
 
 
 def build(folder, random_seed=None):

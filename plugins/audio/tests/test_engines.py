@@ -9,7 +9,7 @@ from tl_audio.loader import Clip
 from tl_core.engines.conversion import openvino_version
 from tl_core.testing import assert_engines_agree
 
-FAMILIES = ("wav2vec2", "wav2vec2-stable", "hubert", "wavlm", "wavlm-stable", "data2vec-audio", "whisper", "ast")
+from .conftest import FAMILIES
 
 
 def check(name, sound, precision):

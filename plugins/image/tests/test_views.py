@@ -9,57 +9,9 @@ from typing import Any
 import pytest
 import tl_image
 import torch
-from tl_image import timm_networks, torchvision_networks, transformers_networks
-from tl_image.backbones import ImageBackbone, assemble
-from tl_image.network import Network
-from torch import nn
+from image_specs import SIDE, SWIN, VIT, timm, torchvision, transformers, windows
 
-from tl_core import BackboneSpec, State, random_weights
 from tl_core.testing import assert_views
-
-SIDE = 64
-VIT = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
-VIT |= {"image_size": SIDE, "patch_size": 16}
-
-
-def windows(side: int = SIDE) -> list[State]:
-    pixels = torch.randint(0, 256, (3, 3, side, side), generator=torch.Generator().manual_seed(1))
-    return [{"x": picture} for picture in pixels.to(torch.uint8)]
-
-
-def spec_of(network: Network) -> BackboneSpec:
-    """A spec whose builds draw the same weights, with statistics that are not the identity."""
-
-    def build(spec: BackboneSpec, seed: int | None) -> ImageBackbone:
-        def create() -> nn.Module:
-            model = network.create()
-            for parameter in model.parameters():
-                parameter.data.add_(torch.randn(parameter.shape) * (0.1 if parameter.ndim == 1 else 0.0))
-            return model
-
-        return assemble(network, random_weights(create, seed or 0), f"weights {seed}", None)
-
-    return BackboneSpec("tiny", "image", "package", "tl_image", build)
-
-
-def timm(name: str, **arguments: Any) -> BackboneSpec:
-    cfg = {"input_size": (3, SIDE, SIDE)}
-    config = {"architecture": name, "pretrained_cfg": cfg, "model_args": arguments}
-    return spec_of(timm_networks.by_config(config, Path("a-folder")))
-
-
-def transformers(model_type: str, tmp_path: Path, **changes: Any) -> BackboneSpec:
-    import json
-
-    from transformers import AutoConfig
-
-    config = AutoConfig.for_model(model_type, **changes)
-    config.save_pretrained(tmp_path)
-    values = json.loads((tmp_path / "config.json").read_text()) | {"input": {"size": [3, SIDE, SIDE]}}
-    return spec_of(transformers_networks.by_config(values, tmp_path))
-
-
-SWIN = {"img_size": SIDE, "embed_dim": 24, "depths": (1, 1, 2, 1), "num_heads": (1, 2, 4, 8), "window_size": 4}
 
 
 @pytest.mark.parametrize(
@@ -81,8 +33,7 @@ def test_timm(name: str, arguments: dict[str, Any], expected: list[str]) -> None
 
 @pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "mobilenet_v3_small", "densenet121"])
 def test_torchvision(name: str) -> None:
-    network = torchvision_networks.by_config({"architecture": name, "input": {"size": [3, SIDE, SIDE]}}, Path("here"))
-    found = assert_views(spec_of(network), windows())
+    found = assert_views(torchvision(name), windows())
     assert len(found) > 3
     assert "mean" not in found
 

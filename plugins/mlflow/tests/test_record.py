@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,6 +14,8 @@ from tl_mlflow.record import REPORT_TAG, Point, Record, curves, metrics, params,
 from tl_mlflow.revision import code_revision, project_folder
 
 from tl_core import Workspace
+
+from .conftest import git
 
 
 def record(workspace: Workspace) -> Record:
@@ -109,12 +110,6 @@ def test_what_was_not_measured_is_no_point() -> None:
         Point("history/loss", 0.5, 1),
         Point("history/val", 0.7, 2),
     ]
-
-
-def git(folder: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=tests", "-c", "user.email=tests@example.org"]
-    done = subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True)
-    return done.stdout.strip()
 
 
 def test_a_run_is_found_by_its_report(evaluated: Workspace) -> None:

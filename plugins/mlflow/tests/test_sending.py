@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -13,16 +14,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+import tl_mlflow
 from mlflow_server import Server
 from tl_mlflow.child import DATABASE_SECONDS, contact_seconds
 from tl_mlflow.server import without_password
 
 from tl_core import Workspace
+from tl_core.registry import load_registry
+
+from .conftest import OUTPUTS, git
 
 Watch = Callable[[str], list[str]]
 
@@ -112,6 +117,22 @@ def test_a_local_database_gets_it_too(
         "report.html",
         "report.json",
     ]
+
+
+def test_a_relative_address_means_the_projects_own_folder_of_retrains_too(
+    evaluated: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git(tmp_path, "init", "-q", "main")
+    git(tmp_path / "main", "commit", "-q", "--allow-empty", "-m", "the project")
+    git(tmp_path / "main", "worktree", "add", "-q", "--detach", str(tmp_path / "tree"))
+    (tmp_path / "main" / "birds").mkdir()
+    shutil.move(evaluated.root, tmp_path / "tree" / "birds")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    registry = load_registry([("tl_mlflow", tl_mlflow)])
+    assert registry.finished("evaluate", OUTPUTS, replace(evaluated, root=tmp_path / "tree" / "birds")) == []
+    assert not (tmp_path / "tree" / "birds" / "mlflow.db").exists()
+    with closing(sqlite3.connect(tmp_path / "main" / "birds" / "mlflow.db")) as database:
+        assert database.execute("SELECT status FROM runs").fetchall() == [("FINISHED",)]
 
 
 def test_a_server_that_is_not_there_costs_a_line(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
