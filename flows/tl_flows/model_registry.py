@@ -13,6 +13,7 @@ import itertools
 import json
 import re
 import socket
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -33,6 +35,10 @@ from tl_flows.version_facts import VersionFacts
 FORMAT_VERSION = 1  # of what the tag of an alias holds
 LOCK = "tl-registry.lock"
 LOCK_SECONDS = 60.0  # a promotion takes some hundredths of a second
+
+# GTO's module sets up logging for the whole process: it closes everyone's handlers, and while it holds logging's lock for
+# that it waits 5 s for Prefect's, whose thread may wait for the lock
+sys.modules.setdefault("gto.log", ModuleType("gto.log"))
 TRIES = 5  # at a number that a process without the lock (gto, git fetch) takes first
 
 

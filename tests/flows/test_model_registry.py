@@ -441,3 +441,26 @@ def test_a_damaged_repository_is_told(project: Path) -> None:
     (registry.common / "HEAD").unlink()
     with pytest.raises(UserError, match="no model registry for"):
         ModelRegistry.open(project)
+
+
+LOGGING = """
+import logging, os, sys
+from pathlib import Path
+
+class Kept(logging.Handler):
+    def close(self):
+        print("closed")
+
+kept = Kept()
+from tl_flows.model_registry import ModelRegistry
+ModelRegistry.open(Path(sys.argv[1])).state()
+assert "gto" in sys.modules
+print(logging.getLogger("gto").handlers, flush=True)
+os._exit(0)
+"""
+
+
+def test_reading_it_closes_no_log_of_a_run(project: Path) -> None:
+    registered(project, 1)
+    done = subprocess.run([sys.executable, "-c", LOGGING, str(project)], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
