@@ -197,12 +197,15 @@ def victims(pid: int, kind: str, draw: random.Random) -> list[psutil.Process]:
     worker = psutil.Process(pid)
     if kind == "worker":
         return [worker]
-    family = [one for one in worker.children(recursive=True) if one.status() != psutil.STATUS_ZOMBIE]
-    servers = [one for one in family if "tl_flows.temporary_server" in one.cmdline()]
+    alive = [one for one in worker.children(recursive=True) if one.status() != psutil.STATUS_ZOMBIE]
+    family = {one: command for one in alive if (command := one.cmdline())}  # empty where it has ended meanwhile
+    servers = [one for one, command in family.items() if "tl_flows.temporary_server" in command]
     if kind == "server":
         return servers
     if kind == "step":
-        stages = [one for one in family if one not in servers and Path(one.cmdline()[0]).name.startswith("python")]
+        stages = [
+            one for one, command in family.items() if one not in servers and Path(command[0]).name.startswith("python")
+        ]
         return [draw.choice(stages)] if stages else []
     return [worker, *family]
 

@@ -59,9 +59,11 @@ def free_port() -> int:
 
 def ask(url: str, path: str, **what: Any) -> Any:
     """What a server's API answers to a POST; a busy database (503) is asked again, as Prefect's own clients do."""
-    again = urllib3.Retry(10, status_forcelist=[503], allowed_methods=None, backoff_factor=0.1, backoff_max=3)
+    again = urllib3.Retry(
+        10, read=False, status_forcelist=[503], allowed_methods=None, backoff_factor=0.1, backoff_max=3
+    )
     with urllib3.PoolManager() as pool:
-        answer = pool.request("POST", f"{url}/{path}", json=what, retries=again, timeout=10)
+        answer = pool.request("POST", f"{url}/{path}", json=what, retries=again, timeout=60)
     assert answer.status < 300, answer.data
     return answer.json()
 
