@@ -38,6 +38,8 @@ RESULTS = Path(__file__).resolve().parents[1] / "results"
 RETRAIN = Path(".tl", "retrain")
 METRICS = "artifacts/evaluate/metrics.json"
 KINDS = ("worker", "server", "step", "machine")
+ALL = ("worker", "machine")  # a kill of these ends the retrain
+TOO_LATE = ", too late"
 ENDED = ("COMPLETED", "CRASHED", "FAILED")
 TRIES = 3
 STOP_SECONDS = 15.0  # what Prefect's server may take to write what it was told
@@ -165,7 +167,9 @@ def disturbed(project: Path, calm: Left, calm_seconds: float, kind: str, share: 
     if code not in (0, 3):  # killed in its last second: the next one, on a calm night, tells the server
         finish(project)
     faults += untidy(project, before)
-    return Killed(kind if hit else f"{kind}, too late", round(share, 3), round(seconds, 1), runs, tuple(faults))
+    if kind in ALL and runs == 1:  # it had told its outcome before
+        hit = False
+    return Killed(kind if hit else f"{kind}{TOO_LATE}", round(share, 3), round(seconds, 1), runs, tuple(faults))
 
 
 def ended(project: Path, pid: int) -> bool:

@@ -36,8 +36,8 @@ FORMAT_VERSION = 1  # of what the tag of an alias holds
 LOCK = "tl-registry.lock"
 LOCK_SECONDS = 60.0  # a promotion takes some hundredths of a second
 
-# GTO's module sets up logging for the whole process: it closes everyone's handlers, and while it holds logging's lock for
-# that it waits 5 s for Prefect's, whose thread may wait for the lock
+# this module of GTO sets up logging for the whole process: it closes everyone's handlers, and while it holds logging's
+# lock for that it waits 5 s for Prefect's handler, whose thread may wait for the lock
 sys.modules.setdefault("gto.log", ModuleType("gto.log"))
 TRIES = 5  # at a number that a process without the lock (gto, git fetch) takes first
 

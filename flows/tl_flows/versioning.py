@@ -28,13 +28,19 @@ class Tracked:
     """The .dvc file that records the data, and how the workspace stands to it.
 
     file: relative to the project, `../../data.dvc` where the data of a sub-project lie in a folder above. record,
-    fetch: the arguments that make DVC do so; of a folder that several projects share, only the part read by this one.
+    fetch, restore: the arguments that make DVC do so; of a folder that several projects share, only the part read by
+    this one. restore: fetch it, in place of what lies there.
     """
 
     file: str
     state: Literal["recorded", "modified", "missing"]
     record: tuple[str, ...]
     fetch: tuple[str, ...]
+
+    @property
+    def restore(self) -> tuple[str, ...]:
+        command, *where = self.fetch
+        return (command, "--force", *where)
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,13 @@ class FileChanges:
             if count
         ]
         return f"{total}; " + ("; ".join(parts) if parts else "unchanged since the last version")
+
+
+def default_remote(root: Path) -> str | None:
+    """The name of the remote that a project's data and models are fetched from; None where none is set."""
+    with repository(root) as repo:
+        name: str | None = repo.config["core"].get("remote")
+    return name
 
 
 def stale_stages(root: Path, stages: Sequence[str]) -> dict[str, list[str]]:

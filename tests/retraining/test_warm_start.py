@@ -103,6 +103,17 @@ def test_what_a_promotion_and_a_change_do(project: Path) -> None:
     night.prepare()  # v2 serves now, and was made from v1's model
     assert start_in(night.tree.project) == digest
     assert night.nothing_new()
+    assert night.idle().reason == "data, code and parameters are those of v2"
+
+    edit_params(project / "params.yaml", {"gate.min_gain": 0.01})
+    commit(project, "a stricter gate")
+    night = Night(project, Asked())
+    night.prepare()
+    assert night.nothing_new()  # a model is judged once
+    assert night.idle().reason == (
+        "data, code and parameters are those of v2 but for the rules of `gate`, which judge the next model; "
+        "`tl registry promote v2` promotes this one by hand"
+    )
 
 
 def test_what_the_parameters_of_a_commit_ask_for(tmp_path: Path) -> None:

@@ -132,3 +132,17 @@ def test_a_night_with_fine_tuning(project: Path) -> None:
     assert [epoch["epoch"] for epoch in told["finetune"]["history"]] == [1]
     assert told["finetune"]["trained_parameters"] > 0
     assert Path(outcome["folder"], "decision.html").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_each_night_takes_the_data_of_its_revision(project: Path) -> None:
+    of_commit = [*NIGHT, "--revision", "HEAD"]
+    assert json.loads(run(project, of_commit, 0))["version"] == "v1"
+    assert json.loads(run(project, of_commit, 0))["state"] == "nothing new"
+    write_rows(project / "data" / "messages.csv", lines(150, seed=0))
+    run(project, [sys.executable, "-m", "dvc", "commit", "--force", "data.dvc"], 0)
+    git(project, "commit", "--quiet", "--all", "--message", "more rows")
+    write_rows(project / "data" / "messages.csv", lines(60, seed=2))  # which no commit has
+    assert json.loads(run(project, of_commit, 0, 3))["version"] == "v2"
+    assert git(project, "show", "model@v2.0.0:data.dvc") == git(project, "show", "HEAD:data.dvc")

@@ -29,7 +29,7 @@ from tl_flows.retraining.incoming import Copied
 from tl_flows.retraining.outcome import Outcome, State
 from tl_flows.retraining.publishing import publish
 from tl_flows.retraining.recovery import promote, settle
-from tl_flows.retraining.sources import Asked, base_commit, bring_data
+from tl_flows.retraining.sources import Asked, base_commit, bring_data, other_rules
 from tl_flows.retraining.test_sets import DECISION, TestSets
 from tl_flows.retraining.warm_start import WarmStart
 from tl_flows.retraining.worktree import Worktree
@@ -112,7 +112,7 @@ class Night:
                 self.tree.take(self.latest.commit, [BACKBONES_LOCK])
         self.sets = TestSets.of(self.tree.project, self.before)
         self.start = WarmStart.of(self.main, base, self.latest)
-        self.copied = bring_data(self.main, self.asked, self.tree, self.latest)
+        self.copied = bring_data(self.main, self.asked, self.tree, base, self.latest)
         self._open()
         self.pushes = load_config(self.tree.project / PARAMS).registry.push
         self.attempt = self.attempt.but(prepared=True).keep(self.main)
@@ -201,10 +201,14 @@ class Night:
     def idle(self) -> Outcome:
         """The outcome where there is nothing to decide on."""
         latest, serves = self.latest, self.before.champion
-        name = latest.name if latest else None
-        return Outcome(
-            "nothing new", f"data, code and parameters are those of {name}", name, serves.name if serves else None
-        )
+        assert latest is not None  # or everything would be new
+        reason = f"data, code and parameters are those of {latest.name}"
+        if other_rules(self.main, self.tree.project / PARAMS, latest):
+            reason += (
+                " but for the rules of `gate`, which judge the next model; `tl registry promote "
+                f"{latest.name}` promotes this one by hand"
+            )
+        return Outcome("nothing new", reason, latest.name, serves.name if serves else None)
 
     def end(self, outcome: Outcome) -> Outcome:
         """Record how it ended, and what became of a killed one's model before that."""

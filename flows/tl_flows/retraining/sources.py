@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from tl_core.config import load_config
+import yaml
+
+from tl_core.config import load_config, validate
 from tl_core.errors import UserError
 from tl_flows import versioning
 from tl_flows.git import GitError, commit_of, git
+from tl_flows.prefect_env import STAGE_LOGGER
 from tl_flows.project import PARAMS
 from tl_flows.registry_state import Version
 from tl_flows.retraining.attempt import FOLDER
 from tl_flows.retraining.incoming import Copied, mirror
 from tl_flows.retraining.worktree import Worktree
-from tl_flows.stage_process import StageError
+from tl_flows.stage_process import StageError, run_dvc
+
+stage_log = logging.getLogger(STAGE_LOGGER)
 
 
 @dataclass(frozen=True)
@@ -47,11 +53,11 @@ def base_commit(main: Path, asked: Asked) -> str:
     return commit_of(main, revision)
 
 
-def bring_data(main: Path, asked: Asked, tree: Worktree, latest: Version | None) -> Copied:
-    """Bring the data into the worktree: from the watched folder or the main worktree; else DVC does, later.
+def bring_data(main: Path, asked: Asked, tree: Worktree, base: str, latest: Version | None) -> Copied:
+    """Bring the data into the worktree: from the folder asked for, the main worktree, or as the commit `base` has them.
 
-    latest: the version registered last. Raises UserError where the data lie outside of the repository and others are
-    asked for.
+    latest: the version registered last. Raises UserError where there are no data to bring, and where others are asked
+    for than those outside of the repository; StageError where DVC's remote has to be asked and can't be.
     """
     nothing = Copied((), (), ())
     project = tree.project
@@ -64,16 +70,45 @@ def bring_data(main: Path, asked: Asked, tree: Worktree, latest: Version | None)
                 "--data out, or let data.path name a folder in the project"
             )
         return nothing
+    tracked = versioning.tracked(project, data)
     if asked.data is not None:
         source = Path(asked.data).expanduser().resolve()
-    elif asked.revision is None:
-        source = main / os.path.relpath(place, project)
+    elif asked.revision is not None:
+        if tracked is not None:
+            _restore(tree, data, base, tracked.file, asked.step_hours * 3600)
+        return nothing
     else:
-        return nothing
-    if asked.data is None and not source.exists():
-        return nothing
-    tracked = versioning.tracked(project, data)
+        source = main / os.path.relpath(place, project)
+        if not source.exists():
+            raise UserError(
+                f"no data in {source}; put them back (`dvc pull` brings those that the commit records), name others "
+                "with --data, or take those of a commit: --revision HEAD"
+            )
     if latest is not None and tracked is not None and not tree.kept:
         # what was recorded last time needs no recording again
         tree.take(latest.commit, [tracked.file])
     return mirror(source, data if source.is_file() else place, project / FOLDER / "incoming")
+
+
+def other_rules(main: Path, params: Path, latest: Version) -> bool:
+    """Whether parameters have other rules for the gate than those that a version was judged by."""
+    try:
+        then = validate(yaml.safe_load(git(main, "show", f"{latest.commit}:./{PARAMS}")))
+    except (GitError, UserError, yaml.YAMLError):  # of a tl that knew other parameters
+        return True
+    return then.gate != load_config(params).gate
+
+
+def _restore(tree: Worktree, data: Path, base: str, file: str, deadline_s: float) -> None:
+    """Make the data those that a commit's .dvc file records, whatever an earlier retrain has left in their place."""
+    tree.take(base, [file])
+    found = versioning.tracked(tree.project, data)
+    if found is None or found.state == "recorded":
+        return
+    try:
+        run_dvc(tree.project, found.restore, stage_log.info, deadline_s)
+    except StageError as error:
+        lacks = f"the data that {file} of commit {base[:12]} records can't be fetched: {error}"
+        if versioning.default_remote(tree.project) is None:
+            raise UserError(f"{lacks}; name the remote that has them: dvc remote add -d NAME URL") from error
+        raise StageError(lacks, may_pass=True) from error
