@@ -272,6 +272,14 @@ def read_facts(folder: Path) -> dict[str, Any]:
     return facts
 
 
+def seen_in(folder: Path) -> Seen | None:
+    """The rows that the trained segments of a bundle have seen; None where it has none, or is of an older tl.
+
+    Raises UserError and FormatError as Seen.load() does.
+    """
+    return Seen.load(folder / SEEN) if (folder / SEEN).is_file() else None
+
+
 def weights_in(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The weights of a bundle's trained segments, by the names of the backbone's state dict, and those of its head.
 

@@ -1,6 +1,7 @@
 """How often the gate promotes a challenger that is no better, and one that is, by simulation.
 
     python -m benchmarks.retraining.gate_rates [--replications 1000] [--only NAME ...]
+    python -m benchmarks.retraining.gate_rates --render
 
 Every retrain draws a test set and two models. A row is as hard for one as for the other, and each errs where the row's
 hardness and luck of its own exceed its threshold: their errors are correlated as those of two trainings on nearly the
@@ -10,7 +11,7 @@ rows are newer than the champion, a column has four values, and the gate has the
 included; only what can't pass whatever they say (no gain, or McNemar's p is too large) is not resampled. Counted:
 promotions by the metric rule alone, and by all rules, which can only refuse more; and in the first 100 retrains what
 the guards say of each. Results: benchmarks/results/retraining_gate_rates.{json,md}; settings that are not run keep
-theirs. About five minutes of a core.
+theirs, and --render only writes the tables. About five minutes of a core.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from tl_core.types import Targets
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 RESAMPLES = 1000
 GUARDED = 100  # retrains whose guards are counted whatever the metric rule says
+GUARDS = ("newest", "classes", "groups", "calibration")  # those that have rows in these settings
 GROUP = 10  # rows of a group
 CLASSES = Targets("multiclass", tuple("abcde"))
 LABELS = Targets("multilabel", tuple("abcd"))
@@ -229,18 +231,17 @@ def render(found: dict[str, dict[str, Any]]) -> str:
         f"Within: of equal models the upper end is at most {LIMIT:.0%}; the better one is promoted in {POWER:.0%} or "
         "more.",
         "",
-        "How often a guard refused a challenger that is equal in all respects:",
+        "How often a guard refused a challenger that is equal in all respects. The guards `former` and `known` have no "
+        "rows here:",
         "",
-        "| retrains | newest | classes | groups | calibration |",
-        "|---|---|---|---|---|",
+        f"| retrains | {' | '.join(GUARDS)} |",
+        "|---" * (1 + len(GUARDS)) + "|",
     ]
     for setting in (s for s in SETTINGS if s.full and s.name in found):
         one = found[setting.name]
-        cells = [
-            f"{one['guards'].get(name, 0) / one['guarded']:.1%}"
-            for name in ("newest", "classes", "groups", "calibration")
-        ]
-        lines.append(f"| {setting.name} | {' | '.join(cells)} |")
+        n = one["guarded"]
+        cells = [_rate(one["guards"].get(name, 0), n) for name in GUARDS]
+        lines.append(f"| {n:,} x {setting.name} | {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 
 
@@ -254,8 +255,12 @@ def main() -> None:
     parser.add_argument("--replications", type=int, default=1000)
     parser.add_argument("--only", nargs="*", choices=[s.name for s in SETTINGS], default=[s.name for s in SETTINGS])
     parser.add_argument("--out", type=Path, default=RESULTS / "retraining_gate_rates.json")
+    parser.add_argument("--render", action="store_true", help="only write the tables of what was run")
     arguments = parser.parse_args()
     path: Path = arguments.out
+    if arguments.render:
+        path.with_suffix(".md").write_text(render(json.loads(path.read_text())))
+        return
     for setting in (s for s in SETTINGS if s.name in arguments.only):
         one = summary(setting, [retrain(setting, seed) for seed in range(arguments.replications)])
         found = json.loads(path.read_text()) if path.is_file() else {}  # another process may have added to it

@@ -1,17 +1,17 @@
 """Which strategy wins where, and whether auto takes it.
 
-Two sets of each modality at 8, 16 and all labels per class, and sets whose test rows come from other places than the
-training rows.
+Two sets of each modality at 8, 16 and up to 64 labels per class (what a set has, where that is less), and sets whose
+test rows come from other places than the training rows.
 
     OMP_NUM_THREADS=1 python -m benchmarks.tuning.strategies [--data FOLDER] [--only CELL ...] [--draws 3] [--part 1/2]
     python -m benchmarks.tuning.strategies --render
 
-Each draw takes so many rows of each class by its seed (at most 64), a seventh of them for validation, as `tl` would
-split them. probe, lp_ft and finetune are fitted on that; auto sees the same rows, tries them as it does in `tl tune`,
-and its result is that of the strategy that it takes. Test rows (at most 400) only score. Every run is kept in
-benchmarks/results/tuning_strategies.json as soon as it is done, and is not repeated; --render only writes the tables.
-Budget: a run of a cell takes two to five minutes of one core; give each core a process of its own (--part 1/2 and
---part 2/2). Trials may take what MINUTES are at SPEED, so that they are the same anywhere.
+Each draw takes so many rows of each class by its seed, a seventh of them for validation, as `tl` would split them.
+probe, lp_ft and finetune are fitted on that, with the defaults but for what a set says (SETS); auto sees the same rows,
+tries them as it does in `tl tune`, and its result is that of the strategy that it takes. Test rows (at most 400) only
+score. Every run is kept in benchmarks/results/tuning_strategies.json as soon as it is done, and is not repeated;
+--render only writes the tables. Budget: a run of a cell takes two to five minutes of one core; give each core a process
+of its own (--part 1/2 and --part 2/2). Trials may take what MINUTES are at SPEED, so that they are the same anywhere.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ import numpy as np
 import torch
 
 from benchmarks.selection.setting import RESULTS, ROOT, spec_of
-from benchmarks.tuning.strategies_tables import page
+from benchmarks.tuning.strategies_tables import MOST, page
 from tl_core.config import TuneConfig, validate
 from tl_core.extraction import extract, space_of
 from tl_core.manifest import Manifest, scan
@@ -47,7 +47,7 @@ from tl_core.watch import watch_metric
 from tl_core.workspace import write_json
 
 STRATEGIES = ("probe", "lp_ft", "finetune")
-SIZES: dict[str, int] = {"8": 8, "16": 16, "all": 64}  # rows of each class at most, validation rows among them
+SIZES: dict[str, int] = {"8": 8, "16": 16, "all": MOST}  # rows of each class at most, validation rows among them
 KEPT_BACK = 7  # one row in so many is for validation
 TEST_ROWS = 400
 SPEED = 2.0**38  # FLOP/s in bfloat16 of the two cores that this was run on, as tl measures them
@@ -153,7 +153,8 @@ def main() -> None:
                 found["seconds"] = round(time.perf_counter() - started, 1)
                 _keep(arguments.results, key, found)
                 print(f"{key}: {_told_briefly(found)}", flush=True)
-    arguments.results.with_suffix(".md").write_text(page(_kept(arguments.results)))
+    changed = {one.dataset: one.tune for one in SETS if one.tune}
+    arguments.results.with_suffix(".md").write_text(page(_kept(arguments.results), changed))
 
 
 def _kept(path: Path) -> dict[str, Any]:

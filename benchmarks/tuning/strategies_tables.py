@@ -13,10 +13,11 @@ from tl_core.selection.standing import standings
 from tl_core.training.trial import choose, log_loss
 
 Runs = list[Mapping[str, Any]]
+MOST = 64  # labels of each class where a cell is called "all"
 
 
-def page(kept: Mapping[str, Any]) -> str:
-    """The whole page, Markdown."""
+def page(kept: Mapping[str, Any], changed: Mapping[str, Mapping[str, Any]]) -> str:
+    """The whole page, Markdown. changed: sets whose `tune` was not all defaults, with what differed."""
     cells: dict[str, Runs] = {}
     for key, run in sorted(kept.items()):
         cell, _, draw = key.rpartition(" draw ")
@@ -30,7 +31,7 @@ def page(kept: Mapping[str, Any]) -> str:
         "from the held-out predictions that each run has kept.",
     ]
     if plain:
-        parts += [strategies_table(plain)]
+        parts += [*_differences(changed), strategies_table(plain)]
     if shifts:
         parts += ["## Under shift", shift_table(shifts)]
     return "\n\n".join(parts) + "\n"
@@ -76,7 +77,7 @@ def strategies_table(cells: Mapping[str, Runs]) -> str:
         said = ", ".join(f"{name} {count}" for name, count in takes.most_common())
         columns = " | ".join(_spread(scores[name], bold=name == best) for name in names)
         lines.append(
-            f"| {dataset} | {size} | {len(runs)} | {runs[0]['rows']} | {columns} | {_spread(auto)} | {said} "
+            f"| {dataset} | {_labels(size)} | {len(runs)} | {runs[0]['rows']} | {columns} | {_spread(auto)} | {said} "
             f"| {100 * short:.1f}{error} | {told} |"
         )
     if any(len(runs) > 1 for runs in cells.values()):
@@ -106,6 +107,19 @@ def shift_table(cells: Mapping[str, Runs]) -> str:
         said = ", ".join(f"{name} {count}" for name, count in takes.most_common())
         lines.append(f"| {cell} | {len(runs)} | {' | '.join(columns)} | {said} |")
     return "\n".join(lines)
+
+
+def _differences(changed: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What was not as by default, a paragraph, where anything was."""
+    told = [
+        f"{name} ({', '.join(f'`tune.{key}={str(value).lower()}`' for key, value in tune.items())})"
+        for name, tune in changed.items()
+    ]
+    return [f"Not all settings are the defaults, for the sake of time: {'; '.join(told)}."] if told else []
+
+
+def _labels(size: str) -> str:
+    return f"all, at most {MOST}" if size == "all" else size
 
 
 def _order(cell: str) -> tuple[str, int]:

@@ -96,6 +96,15 @@ def test_an_adapter_is_not_pulled_to_where_it_starts() -> None:
     )
 
 
+@pytest.mark.parametrize("update", ["biases", "lora"])
+def test_biases_and_adapters_leave_the_statistics_of_batch_norms(update: str) -> None:
+    assert fault(maps(), update=update, batch_norm="update") == (
+        f"config key 'tune.batch_norm' can't be 'update' with tune.update={update}: what the batch-norms normalise by "
+        "stays as it is; set it to keep, or tune.update to all or norms"
+    )
+    plan_of(tune(update="norms", batch_norm="update"), maps())
+
+
 @pytest.mark.parametrize(
     ("update", "what"), [("norms", "norm"), ("biases", "bias"), ("lora", "plain linear or convolutional layer")]
 )

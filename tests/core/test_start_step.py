@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from conftest import write_waves
-from tl_core.bundle import SEEN, read_facts
+from tl_core.bundle import SEEN, read_facts, seen_in
 from tl_core.config import validate
 from tl_core.errors import UserError
+from tl_core.gate import Asked, freeze
 from tl_core.manifest import Manifest
 from tl_core.registry import Registry
 from tl_core.report import Tuning
@@ -97,6 +98,8 @@ def test_a_chain_of_models_and_its_memory(project: Project) -> None:
     second, both = project.keep("b"), project.seen()
     assert set(was.learned) <= set(both.learned)
 
+    champion = Manifest.load(project.workspace.manifest, project.workspace.root)
+
     # what only the first one has seen is a test row now
     old = {file for file, _, split in rows(names=("slow",), per=12) if split == "train"}
     table = [(f, n, "test" if f in old else s) for f, n, s in rows()]
@@ -108,6 +111,15 @@ def test_a_chain_of_models_and_its_memory(project: Project) -> None:
     )
     manifest = Manifest.load(project.workspace.manifest, project.workspace.root)
     assert not project.seen().met(manifest, manifest.rows("test")).any()
+
+    # the second one's own data lack it; its weights have it from the first one, and the gate leaves it out
+    chain, test_set = seen_in(project.workspace.models / second / "model"), freeze(manifest)
+    assert chain is not None
+    asked = Asked.of(manifest, test_set, champion, renew_share=1.0, seen=[chain])
+    left_out = [sample.id for sample in manifest.samples(asked.rows[asked.learned])]
+    assert len(left_out) == 6
+    assert set(left_out) == old
+    assert not Asked.of(manifest, test_set, champion, renew_share=1.0).learned.any()
 
 
 def test_where_it_is_no_start(project: Project) -> None:
@@ -125,6 +137,7 @@ def test_where_it_is_no_start(project: Project) -> None:
     assert why("champion") == "tune.start is 'champion', which only a retrain looks up"
     assert why(model, strategy="probe") == "tune.strategy=probe does not go on from another model"
     assert not (project.workspace.model / SEEN).exists()
+    assert seen_in(project.workspace.model) is None
     probe = project.keep("b")
     assert why(probe) == "the model bbbbbbbbbbbb stands on the pretrained weights itself"
     assert why(model, search={"trials": 1}) == "a search (tune.search.trials) tries its settings on these"
@@ -176,3 +189,14 @@ def test_auto_tries_it_only_where_it_has_not_learned_what_is_held_out(
     assert ("finetune", True) in fits
     assert start["used"]
     assert "trial" not in start["text"]
+
+    monkeypatch.setattr("tl_core.training.trial_plan.SHARES", (2,))  # as where the budget has no room for all rows
+    fits.clear()
+    start = project.tuned(few, model, strategy="auto", minutes=1000)["start"]
+    assert ("finetune", False) in fits
+    assert not any(started for _, started in fits)
+    assert start["used"]
+    assert start["text"].endswith(
+        "; auto's trial began with the pretrained weights, as it learned from one training row in 2, and this model "
+        "may know the others"
+    )

@@ -24,7 +24,8 @@ Make = Callable[[], Backbone]
 
 
 def tune(**values: Any) -> TuneConfig:
-    usual = {"strategy": "finetune", "lr": 0.01, "head_lr": 0.1, "weight_decay": 0.1, "batch_norm": "update"}
+    statistics = "update" if values.get("update", "all") in ("all", "norms") else "keep"
+    usual = {"strategy": "finetune", "lr": 0.01, "head_lr": 0.1, "weight_decay": 0.1, "batch_norm": statistics}
     return TuneConfig(**{**usual, **values})
 
 

@@ -205,6 +205,25 @@ def test_a_smaller_budget_buys_less(tmp_path: Path) -> None:
     assert plans[3][2] == ["finetune", "lp_ft"]
 
 
+def test_a_reason_names_the_minutes_from_which_on_a_strategy_is_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Price, "of", lambda self, design, tune, speed: 1.8 * 60 * speed)
+    job = auto(tmp_path)
+
+    def skipped(minutes: float) -> Mapping[str, str]:
+        return plan_trial(job.tuned(minutes=minutes), SPEED).skipped
+
+    assert not skipped(3.6)
+    both = "too slow: trials of lp_ft and of it take about 3.6 min at the least on this machine; tune.minutes is "
+    assert skipped(3.0) == {"finetune": f"{both}3: raise it, or name the strategy to have it fitted"}
+    assert {name: reason.partition(": raise")[0] for name, reason in skipped(1.0).items()} == {
+        "lp_ft": "too slow: a trial of it takes about 1.8 min at the least on this machine; tune.minutes is 1",
+        "finetune": f"{both}1",
+    }
+    assert "take about 3.6 min" in skipped(3.59)["finetune"], "never less than there would have to be"
+
+
 def test_what_is_too_slow_is_skipped_with_its_reason(tmp_path: Path, calls: list[Job]) -> None:
     decision = decide(auto(tmp_path, minutes=0), SPEED)
     assert decision.chosen == "probe"

@@ -175,7 +175,8 @@ def write(folder: Path, task: Task = "multiclass", train: int = 33, val: int = 1
 def settings(seed: int = 0, **tune: Any) -> RunConfig:
     small = {"strategy": "finetune", "epochs": 3, "batch_size": 8, "lr": 1e-3, "head_lr": 1e-2, "train_from": 1}
     extract = {"device": "cpu", "engine": "torch", "precision": "float32"}
-    plain = {"precision": "float32", "batch_norm": "update"}
+    statistics = "update" if tune.get("update", "all") in ("all", "norms") else "keep"
+    plain = {"precision": "float32", "batch_norm": statistics}
     return validate({"seed": seed, "extract": extract, "tune": {**plain, **small, **tune}})
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,9 @@ from tl_core.gate.test_set import Match, match
 from tl_core.manifest import Manifest, TestSet
 from tl_core.manifest.labels import encode_labels
 from tl_core.types import Targets
+
+if TYPE_CHECKING:
+    from tl_core.training.seen import Seen
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +43,7 @@ class Asked:
     rows: in the manifest; truth: over the classes of `targets`, as `evaluate_predictions` takes it; groups: resampled
     whole; columns: values to compare results by; frozen: in the test set; newest: test rows that the champion's data
     lacked; former: in the test set that this one replaces; learned: in train or val of the data that a model was made
-    from: they count nowhere. set_match: where the rest of the test set is.
+    from, or one that its training went on from: they count nowhere. set_match: where the rest of the test set is.
     """
 
     targets: Targets
@@ -63,10 +66,12 @@ class Asked:
         *,
         renew_share: float,
         former: TestSet | None = None,
+        seen: Sequence[Seen] = (),
     ) -> Self:
         """The rows of `manifest`, the challenger's data, on which it is compared with a champion made from other data.
 
-        champion: None for a first model. former: the test set that `test_set` replaces in this decision. Raises
+        champion: None for a first model. former: the test set that `test_set` replaces in this decision. seen: what the
+        models' bundles say that their weights have seen (tl_core.bundle.seen_in), models before them included. Raises
         UserError where the tasks of data and test sets are not one.
         """
         if champion is not None and champion.targets.task != manifest.targets.task:
@@ -83,6 +88,9 @@ class Asked:
             newest = test[[digest not in known for digest in manifest.digests(test)]]
         rows = np.union1d(np.union1d(found.present, newest), before).astype(np.int64)
         taught = {digest for data in (manifest, champion) if data is not None for digest in _taught(data)}
+        learned = np.array([digest in taught for digest in manifest.digests(rows)], np.bool_)
+        for weights in seen:  # of models before these, whose data need not be among the two
+            learned |= weights.holds(manifest, rows)
         classes = (*manifest.targets.classes, *(champion.targets.classes if champion is not None else ()))
         targets = Targets(manifest.targets.task, tuple(dict.fromkeys(classes)))
         groups = manifest.groups(rows)
@@ -95,7 +103,7 @@ class Asked:
             frozen=np.isin(rows, found.present),
             newest=np.isin(rows, newest),
             former=np.isin(rows, before),
-            learned=np.array([digest in taught for digest in manifest.digests(rows)], np.bool_),
+            learned=learned,
             set_match=found,
         )
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from tl_core.bundle import SEEN, read_facts, weights_in
+from tl_core.bundle import read_facts, seen_in, weights_in
 from tl_core.errors import UserError
 from tl_core.training import Job
 from tl_core.training.plan import plan_of
 from tl_core.training.seen import Seen
 from tl_core.training.start import Start
+from tl_core.training.trial_plan import Design
 from tl_core.types import Backbone
 from tl_core.workspace import Workspace
 
@@ -37,10 +38,14 @@ class StartFacts:
     text: str
     moved: int = 0
 
-    def but_not_in_the_trial(self) -> StartFacts:
-        """The same, with what the trial of auto did instead."""
-        text = "; auto's trial began with the pretrained weights, as this model has learned from the rows it held out"
-        return dataclasses.replace(self, text=self.text + text)
+    def but_not_in_the_trial(self, design: Design) -> StartFacts:
+        """The same, with what the trial of auto did instead. design: other than the job's own split."""
+        why = (
+            "this model has learned from the rows it held out"
+            if design.folds > 1
+            else f"it learned from one training row in {design.thinned}, and this model may know the others"
+        )
+        return dataclasses.replace(self, text=f"{self.text}; auto's trial began with the pretrained weights, as {why}")
 
     def as_json(self) -> dict[str, Any]:
         """The facts as tune.json holds them."""
@@ -144,7 +149,8 @@ def _read(job: Job, asked: str, folder: Path, backbone: Backbone) -> Start:
     same = (then["weights"], then["architecture"], then.get("view")) == (now.weights, now.architecture, job.spec.view)
     if not same:
         raise _UnusableError(f"the model {asked[:12]} stands on another backbone ({then['name']})")
-    if not (folder / SEEN).is_file():
+    seen = seen_in(folder)
+    if seen is None:
         raise _UnusableError(f"the model {asked[:12]} does not say which rows it has seen (it is of an older tl)")
     trained, head = weights_in(folder)
     like = (facts["task"], facts["head"]) == (job.task.task, job.head_spec.name)
@@ -154,7 +160,7 @@ def _read(job: Job, asked: str, folder: Path, backbone: Backbone) -> Start:
         backbone=trained,
         head=head if like else None,
         classes=tuple(facts["classes"]),
-        seen=Seen.load(folder / SEEN),
+        seen=seen,
     )
 
 

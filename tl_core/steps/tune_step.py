@@ -104,7 +104,7 @@ def _fitted(job: Job, workspace: Workspace) -> tuple[Job, dict[str, Any], Fitted
             if decision.chosen == PROBE:
                 job, start = split.tuned(strategy=PROBE), unused(start.asked, "auto chose the probe")
             elif not decision.design.real:
-                start = start.but_not_in_the_trial()
+                start = start.but_not_in_the_trial(decision.design)
     if tune.search.trials:
         found = search(job)
         facts["search"], fitted = found.facts, None

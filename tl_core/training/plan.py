@@ -15,6 +15,7 @@ from tl_core.types import Backbone
 
 Update = Literal["all", "biases", "norms", "lora", "dora", "ia3"]
 
+BATCH_NORM = ("all", "norms")  # updates along with which the statistics of batch-norms may change
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
@@ -161,6 +162,13 @@ def _contradictions(tune: TuneConfig) -> list[str]:
             tune.l2_sp,
             f"with tune.update={tune.update}: it pulls weights, and adapters leave them as they are; set it to 0, or "
             "tune.update to all, biases or norms",
+        )
+    if tune.batch_norm == "update" and tune.update not in BATCH_NORM:
+        fault(
+            "batch_norm",
+            tune.batch_norm,
+            f"with tune.update={tune.update}: what the batch-norms normalise by stays as it is; set it to keep, or "
+            "tune.update to all or norms",
         )
     return faults
 

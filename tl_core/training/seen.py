@@ -51,6 +51,11 @@ class Seen:
         """Which manifest rows, or others of their group, had any part in these weights: bool [N]."""
         return self.taught(manifest, rows) | _known(self.judged, manifest, rows)
 
+    def holds(self, manifest: Manifest, rows: np.ndarray) -> npt.NDArray[np.bool_]:
+        """Which manifest rows had any part in these weights themselves, whatever their group: bool [N]."""
+        found: npt.NDArray[np.bool_] = np.isin(_contents(manifest, rows), np.union1d(self.learned, self.judged))
+        return found
+
     def save(self, path: Path) -> None:
         """Write it as safetensors; the same rows give the same bytes."""
         facts = json.dumps({"format": FORMAT_VERSION})
@@ -84,9 +89,12 @@ def _known(keys: Keys, manifest: Manifest, rows: np.ndarray) -> npt.NDArray[np.b
 
 def _keys(manifest: Manifest, rows: np.ndarray) -> tuple[Keys, Keys | None]:
     """Of the contents of rows, and of their groups; None where the data have no groups."""
-    groups = manifest.groups(rows)
-    contents = np.array([int(digest[:16], 16) for digest in manifest.digests(rows)], np.uint64)
+    groups, contents = manifest.groups(rows), _contents(manifest, rows)
     if groups is None:
         return contents, None
     named = [hashlib.sha256(f"group {group}".encode()).digest()[:8] for group in groups]
     return contents, np.array([int.from_bytes(name, "big") for name in named], np.uint64)
+
+
+def _contents(manifest: Manifest, rows: np.ndarray) -> Keys:
+    return np.array([int(digest[:16], 16) for digest in manifest.digests(rows)], np.uint64)

@@ -65,13 +65,12 @@ class Trained:
     def train(self, windows: int | None = None) -> None:
         """Train mode for the segments that train in this stage, eval mode for the others.
 
-        Batch-norm keeps the statistics of the pretraining, normalising by them, unless `tune.batch_norm` says otherwise
-        and more than biases and adapters is updated; random weights have none worth keeping. windows: those of the
-        batch, where known; a single one has no statistics of its own, and leaves them too.
+        Batch-norm keeps the statistics of the pretraining, normalising by them, unless `tune.batch_norm` says
+        otherwise; random weights have none worth keeping. windows: those of the batch, where known; a single one has no
+        statistics of its own, and leaves them too.
         """
         self._backbone.eval()
-        updated = self._plan.random or self._tune.batch_norm == "update"
-        statistics = updated and self._plan.update in ("all", "norms") and windows != 1
+        statistics = (self._plan.random or self._tune.batch_norm == "update") and windows != 1
         for index, part in enumerate(self._parts.values(), self._plan.start):
             if index < self._first:
                 continue

@@ -123,7 +123,9 @@ def _of_truth(job: Job, design: Design, said: np.ndarray) -> np.ndarray | None:
 def _of(job: Job, strategy: str, part: Part) -> Job:
     """One fit of the trial."""
     one = job.tuned(strategy=strategy).replace(train=part.train, val=part.val)
-    if part.train is not job.train:  # what is held out here has been learned by a model from which training goes on
+    # a model from which training goes on has learned from what is held out in turn; of rows that were thinned it knows
+    # the others, which the probe does not, and fine-tuning would look better than it is
+    if part.train is not job.train:
         one = one.tuned(start=None).replace(start=None)
     tune = one.config.tune
     own: dict[str, Any] = {"seed": True, "extract": True, "tune": set(type(tune).model_fields) - OF_THE_TRIAL}

@@ -116,15 +116,26 @@ def plan_trial(job: Job, speed: float) -> TrialPlan:
     for count in range(len(FINE_TUNING), 0, -1):
         for way, work in zip(ways, works, strict=True):
             if count * work <= budget.work:
-                return TrialPlan(way, work, dict.fromkeys(FINE_TUNING[count:], _too_slow(work, budget)))
-    return TrialPlan(ways[0], 0.0, dict.fromkeys(FINE_TUNING, _too_slow(works[-1], budget)))
+                return TrialPlan(way, work, _too_slow(count, min(works), budget))
+    return TrialPlan(ways[0], 0.0, _too_slow(0, min(works), budget))
 
 
-def _too_slow(work: float, budget: Budget) -> str:
-    return (
-        f"too slow: a trial of it takes about {max(0.1, work / budget.speed / 60):.1f} min on this machine; "
-        f"tune.minutes is {budget.minutes:g}: raise it, or name the strategy to have it fitted"
-    )
+def _too_slow(room: int, least: float, budget: Budget) -> dict[str, str]:
+    """Why the ways of fine-tuning from this place on are not tried. least: FLOPs of the cheapest trial of one.
+
+    What is tried before a way must be paid as well: its reason names the minutes from which on it is tried too.
+    """
+    reasons = {}
+    for place in range(room, len(FINE_TUNING)):
+        *before, name = FINE_TUNING[: place + 1]
+        what = f"trials of {', '.join(before)} and of it take" if before else "a trial of it takes"
+        minutes = (place + 1) * least / budget.speed / 60
+        shown = math.ceil(round(10 * minutes, 6)) / 10  # rounded down it could be what tune.minutes is
+        reasons[name] = (
+            f"too slow: {what} about {max(0.1, shown):.1f} min at the least on this machine; tune.minutes is "
+            f"{budget.minutes:g}: raise it, or name the strategy to have it fitted"
+        )
+    return reasons
 
 
 def price_of(job: Job, backbone: Backbone, tune: TuneConfig) -> Price | None:

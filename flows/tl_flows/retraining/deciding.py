@@ -6,7 +6,7 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from tl_core.bundle import ModelBundle
+from tl_core.bundle import ModelBundle, seen_in
 from tl_core.config import RunConfig
 from tl_core.errors import DecodeError
 from tl_core.gate import Asked, Candidate, judge
@@ -42,12 +42,14 @@ def decide(workspace: Workspace, config: RunConfig, sets: TestSets, serving: Ser
     registry = load_registry()
     manifest = Manifest.load(workspace.manifest, workspace.root)
     test_set, former = sets.current(), sets.replaced()
+    folders = (workspace.model, *((serving.bundle,) if serving else ()))
     asked = Asked.of(
         manifest,
         test_set,
         serving.manifest if serving else None,
         renew_share=config.gate.renew_share,
         former=former,
+        seen=[seen for folder in folders if (seen := seen_in(folder)) is not None],
     )
     store = FeatureStore(workspace.store)
 
