@@ -42,6 +42,15 @@ def test_the_same_data_hold_all_of_it_and_nothing_is_due() -> None:
     assert (len(found.relabelled), len(found.added), found.gone, found.quarantined, found.due) == (0, 0, (), (), ())
 
 
+def test_a_content_that_has_another_label_in_training_is_no_test_and_makes_no_version_due() -> None:
+    twins = [Row("torn", "a", "test"), Row("torn", "b", "train"), Row("text 0", "a", "train")]
+    data = manifest([*TRAIN, *TEST, *twins])
+    test_set = freeze(data)
+    assert set(test_set.labels) == digests(TEST)
+    found = match(test_set, data, renew_share=0.0)
+    assert (len(found.relabelled), len(found.added), found.due) == (0, 0, ())
+
+
 def test_what_became_of_each_row_is_told() -> None:
     test_set = freeze(manifest([*TRAIN, *TEST]))
     new = rows(3, name="new")

@@ -33,12 +33,13 @@ class Match:
 
 
 def freeze(manifest: Manifest, version: int = 1) -> TestSet:
-    """The usable test rows as a test set; a content with several labels is left out.
+    """The usable test rows as a test set; a content with several labels, in whichever splits, is left out.
 
     Raises UserError where there is none.
     """
-    contents = _contents(manifest, manifest.rows("test"))
-    rows = tuple(sorted((digest, label) for digest, (_, label) in contents.items() if label is not None))
+    contents = _contents(manifest, manifest.rows())
+    of_test = ((digest, contents[digest][1]) for digest in set(manifest.digests(manifest.rows("test"))))
+    rows = tuple(sorted((digest, label) for digest, label in of_test if label is not None))
     if not rows:
         raise UserError("no usable test row to freeze; add rows to the test split or set data.test_fraction")
     named = _classes(manifest, [label for _, label in rows])
@@ -78,7 +79,7 @@ def match(test_set: TestSet, manifest: Manifest, *, renew_share: float) -> Match
             lost["quarantined" if digest in bad else "gone"].append(digest)
     held = test_set.labels
     of_test = _contents(manifest, manifest.rows("test"))
-    added = {digest: row for digest, (row, label) in of_test.items() if digest not in held and label is not None}
+    added = {d: row for d, (row, _) in of_test.items() if d not in held and contents[d][1] is not None}
     found = Match(
         present=_sorted(places["present"]),
         relabelled=_sorted(places["relabelled"]),

@@ -78,7 +78,7 @@ def bring_data(main: Path, asked: Asked, tree: Worktree, base: str, latest: Vers
             _restore(tree, data, base, tracked.file, asked.step_hours * 3600)
         return nothing
     else:
-        source = main / os.path.relpath(place, project)
+        source = Path(os.path.normpath(main / os.path.relpath(place, project)))
         if not source.exists():
             raise UserError(
                 f"no data in {source}; put them back (`dvc pull` brings those that the commit records), name others "
