@@ -15,6 +15,7 @@ import platformdirs
 from tl_flows import faults, terminal
 
 INTERRUPTED = 130
+SPINS = "1000"  # microseconds, where it would be milliseconds
 
 _COMMANDS = {
     "init": "tl_flows.commands.init",
@@ -85,6 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # the interpreter's last search for garbage, over all that torch and its company keep, would take up to a second
     atexit.register(gc.freeze)
     terminal.log_to_terminal()
+    if "OMP_WAIT_POLICY" not in os.environ:
+        # threads of torch that wait for each other keep their cores busy: beside other work that makes all of it slow
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     # a library that draws nothing here still makes matplotlib's folders: in tl's cache, not in the user's home
     os.environ.setdefault("MPLCONFIGDIR", str(platformdirs.user_cache_path("tl") / "matplotlib"))
     try:

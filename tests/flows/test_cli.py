@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 import time
@@ -31,6 +32,16 @@ def test_help_imports_nothing_heavy() -> None:
     assert time.perf_counter() - started < 5  # a quiet machine takes 0.2 s
     for command in ("init", "run", "version", "select", "extract", "tune", "evaluate", "predict", "report", "cache"):
         assert f"\n  {command} " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"), [({}, cli.SPINS), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)]
+)
+def test_threads_that_wait_give_way_to_others(given: dict[str, str], spins: str | None) -> None:
+    script = "import os; from tl_flows.cli import main; main(['--version']); print(os.environ.get('GOMP_SPINCOUNT'))"
+    own = {key: value for key, value in os.environ.items() if not key.startswith(("GOMP_", "OMP_"))}
+    done = subprocess.run([sys.executable, "-c", script], env={**own, **given}, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == str(spins)
 
 
 CACHE = ("info", "verify", "gc", "export", "import")
