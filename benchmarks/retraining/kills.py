@@ -39,7 +39,6 @@ RETRAIN = Path(".tl", "retrain")
 METRICS = "artifacts/evaluate/metrics.json"
 KINDS = ("worker", "server", "step", "machine")
 ALL = ("worker", "machine")  # a kill of these ends the retrain
-TOO_LATE = ", too late"
 ENDED = ("COMPLETED", "CRASHED", "FAILED")
 TRIES = 3
 STOP_SECONDS = 15.0  # what Prefect's server may take to write what it was told
@@ -169,7 +168,7 @@ def disturbed(project: Path, calm: Left, calm_seconds: float, kind: str, share: 
     faults += untidy(project, before)
     if kind in ALL and runs == 1:  # it had told its outcome before
         hit = False
-    return Killed(kind if hit else f"{kind}{TOO_LATE}", round(share, 3), round(seconds, 1), runs, tuple(faults))
+    return Killed(kind if hit else f"{kind}, too late", round(share, 3), round(seconds, 1), runs, tuple(faults))
 
 
 def ended(project: Path, pid: int) -> bool:

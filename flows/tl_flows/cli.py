@@ -15,7 +15,7 @@ import platformdirs
 from tl_flows import faults, terminal
 
 INTERRUPTED = 130
-SPINS = "1000"  # microseconds, where it would be milliseconds
+SPINS = "1000"  # how often a waiting thread looks before it sleeps: for microseconds, by default for milliseconds
 
 _COMMANDS = {
     "init": "tl_flows.commands.init",

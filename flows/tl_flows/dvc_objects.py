@@ -12,7 +12,7 @@ from tl_core.errors import UserError
 from tl_core.workspace import STEPS
 from tl_flows.project import PIPELINE
 from tl_flows.stage_process import StageError
-from tl_flows.versioning import repository
+from tl_flows.versioning import default_remote, repository
 
 LEGACY = "md5-dos2unix"  # how older DVC hashed; these lie in a folder of their own
 
@@ -108,7 +108,7 @@ def fetch(root: Path, objects: Iterable[Object]) -> list[Object]:
     wanted = [one for one in objects if not one.here]
     if wanted:
         with repository(root) as repo:
-            if not _default_remote(repo):
+            if not default_remote(repo):
                 return wanted
             try:
                 for remote, group in _by_remote(wanted).items():
@@ -129,7 +129,7 @@ def push(root: Path, objects: Iterable[Object]) -> list[Object]:
     """
     objects = list(objects)
     with repository(root) as repo:
-        if objects and not _default_remote(repo):
+        if objects and not default_remote(repo):
             raise UserError(
                 f"DVC has no remote that models could be pushed to: dvc remote add -d NAME URL, and commit .dvc/config "
                 f"of {repo.root_dir}"
@@ -177,11 +177,6 @@ def _by_remote(objects: Iterable[Object]) -> dict[str | None, list[Object]]:
     for one in objects:
         groups[one.remote].append(one)
     return groups
-
-
-def _default_remote(repo: Any) -> str | None:
-    name: str | None = repo.config["core"].get("remote")
-    return name
 
 
 def _away(what: str, error: Exception) -> StageError:

@@ -35,11 +35,11 @@ from tl_flows.version_facts import VersionFacts
 FORMAT_VERSION = 1  # of what the tag of an alias holds
 LOCK = "tl-registry.lock"
 LOCK_SECONDS = 60.0  # a promotion takes some hundredths of a second
+TRIES = 5  # at a number that a process without the lock (gto, git fetch) takes first
 
 # this module of GTO sets up logging for the whole process: it closes everyone's handlers, and while it holds logging's
 # lock for that it waits 5 s for Prefect's handler, whose thread may wait for the lock
 sys.modules.setdefault("gto.log", ModuleType("gto.log"))
-TRIES = 5  # at a number that a process without the lock (gto, git fetch) takes first
 
 
 @dataclass(frozen=True)

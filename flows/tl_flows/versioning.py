@@ -71,10 +71,9 @@ class FileChanges:
         return f"{total}; " + ("; ".join(parts) if parts else "unchanged since the last version")
 
 
-def default_remote(root: Path) -> str | None:
-    """The name of the remote that a project's data and models are fetched from; None where none is set."""
-    with repository(root) as repo:
-        name: str | None = repo.config["core"].get("remote")
+def default_remote(repo: Any) -> str | None:
+    """The name of the remote that data and models are fetched from and pushed to; None where none is set."""
+    name: str | None = repo.config["core"].get("remote")
     return name
 
 

@@ -109,6 +109,8 @@ def _restore(tree: Worktree, data: Path, base: str, file: str, deadline_s: float
         run_dvc(tree.project, found.restore, stage_log.info, deadline_s)
     except StageError as error:
         lacks = f"the data that {file} of commit {base[:12]} records can't be fetched: {error}"
-        if versioning.default_remote(tree.project) is None:
+        with versioning.repository(tree.project) as repo:
+            remote = versioning.default_remote(repo)
+        if remote is None:
             raise UserError(f"{lacks}; name the remote that has them: dvc remote add -d NAME URL") from error
         raise StageError(lacks, may_pass=True) from error
