@@ -56,6 +56,7 @@ class LocalServer:
         self._environment = {**settings, OWNER: str(os.getpid())}
         self._port = port or _free_port()
         self._stopped = threading.Event()
+        self._restarts = RESTARTS
         self.url = f"http://127.0.0.1:{self._port}/api"
         self.log = home / LOG
         self.log.write_bytes(b"")
@@ -75,15 +76,21 @@ class LocalServer:
 
     def _keep(self) -> None:
         """Start the server again whenever it is ended from outside: its client goes on asking at the same address."""
-        for _ in range(RESTARTS):
+        self.process.wait()
+        while not self._stopped.wait(RESTART_PAUSE) and self._restart():
             self.process.wait()
-            if self._stopped.wait(RESTART_PAUSE):
-                return
-            log.warning("Prefect's server was ended from outside; it is started again")
-            self.process = self._start()
+
+    def _restart(self) -> bool:
+        """Start the server, which was ended from outside, again; False where that has happened too often."""
+        if not self._restarts:
+            return False
+        self._restarts -= 1
+        log.warning("Prefect's server was ended from outside; it is started again")
+        self.process = self._start()
+        return True
 
     def wait(self) -> None:
-        """Wait until the server answers; from then on it is started again where it is ended from outside.
+        """Wait until the server answers. Then, as before, it is started again where it is ended from outside.
 
         Raises StageError, naming its log, where it ends or takes too long, and UserError where its disk is full.
         """
@@ -96,7 +103,9 @@ class LocalServer:
     def _wait(self) -> None:
         end = time.monotonic() + START_SECONDS
         while not answers(self.url, 1.0):
-            if self.process.poll() is not None or time.monotonic() > end:
+            code = self.process.poll()
+            killed = code is not None and code < 0
+            if (code is not None and not (killed and self._restart())) or time.monotonic() > end:
                 free = shutil.disk_usage(self.log.parent).free
                 if free < DATABASE_BYTES:
                     raise UserError(

@@ -14,8 +14,9 @@ from types import SimpleNamespace
 import psutil
 import pytest
 from filelock import FileLock, Timeout
+from scheduling import wait_for
 from tl_flows.flow_session import FlowSession
-from tl_flows.prefect_env import Server
+from tl_flows.prefect_env import Server, answers
 from tl_flows.stage_process import StageError
 from tl_flows.temporary_server import LocalServer
 
@@ -92,6 +93,30 @@ def test_a_server_that_can_not_start_names_its_log(tmp_path: Path, monkeypatch: 
             pass
         monkeypatch.setattr("tl_flows.temporary_server.DATABASE_BYTES", 1 << 60)  # more than any disk has free
         with pytest.raises(UserError, match=r"the disk of .*home, where Prefect keeps runs, is full .* free some"):
+            server.wait()
+    finally:
+        server.stop()
+
+
+def test_a_server_that_is_killed_while_it_starts_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "home"))
+    server = LocalServer(tmp_path / "home")
+    first = server.process
+    try:
+        wait_for(lambda: (tmp_path / "home" / "prefect.db").exists())  # half of its tables are made
+        first.kill()
+        server.wait()
+        assert server.process is not first
+        assert answers(server.url, 1.0)
+    finally:
+        server.stop()
+    monkeypatch.setattr("tl_flows.temporary_server.RESTARTS", 0)  # as after a tenth one
+    server = LocalServer(tmp_path / "home")
+    try:
+        server.process.kill()
+        with pytest.raises(StageError, match="did not start"):
             server.wait()
     finally:
         server.stop()
