@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from tl_core.errors import UserError
 from tl_core.workspace import STEPS
+from tl_flows.data_source import Source, object_of, overtaken, place_of, source_of
 from tl_flows.project import PIPELINE
 
 EXAMPLES = 5  # names listed of what was added, removed or modified
@@ -88,7 +89,7 @@ def stale_stages(root: Path, stages: Sequence[str]) -> dict[str, list[str]]:
 def tracked(root: Path, data: Path) -> Tracked | None:
     """How the data are tracked, or None where no .dvc file covers them."""
     with repository(root) as repo:
-        source = _source(repo, _watched(repo, root, data))
+        source = source_of(repo, _watched(repo, root, data))
         if source is None:
             return None
         file, path = _relative(Path(source.out.stage.path), root), _relative(source.path, root)
@@ -101,6 +102,23 @@ def tracked(root: Path, data: Path) -> Tracked | None:
         return Tracked(file, "modified" if source.modified() else "recorded", record, ("pull", path))
 
 
+def refuse_overtaken(root: Path, data: Path) -> None:
+    """Raise UserError where the data are an earlier version and their .dvc file has moved on to others without them."""
+    with repository(root) as repo:
+        source = source_of(repo, _watched(repo, root, data))
+        commit = None if source is None else overtaken(source)
+    if commit is None:
+        return
+    found = tracked(root, data)
+    assert found is not None
+    fetch, record = (" ".join(("dvc", *command)) for command in (found.fetch, found.record))
+    raise UserError(
+        f"the data in {data} are those of commit {commit[:12]}, but {found.file} has moved on to others since they "
+        f"were last touched, as `git pull` does; in {root} `{fetch}` brings those others, and `{record}` makes "
+        "what lies there the latest again"
+    )
+
+
 def data_place(root: Path, data: Path) -> Path | None:
     """Where the data lie with all that makes the first step stale together with them; None outside of the repository.
 
@@ -108,7 +126,7 @@ def data_place(root: Path, data: Path) -> Path | None:
     """
     with repository(root) as repo:
         place = _watched(repo, root, data)
-        return place if _place(place).is_relative_to(_place(Path(repo.root_dir))) else None
+        return place if place_of(place).is_relative_to(place_of(Path(repo.root_dir))) else None
 
 
 def recorded_digests(root: Path, data: Path) -> dict[str, str] | None:
@@ -118,7 +136,7 @@ def recorded_digests(root: Path, data: Path) -> dict[str, str] | None:
     """
     folder = data if data.is_dir() else data.parent
     with repository(root) as repo:
-        source = _source(repo, folder)
+        source = source_of(repo, folder)
         # older DVC hashed text with its line ends changed: not the bytes that a loader reads
         if source is None or source.out.hash_name != "md5" or not source.path.exists() or source.modified():
             return None
@@ -132,7 +150,7 @@ def changes(root: Path, data: Path, stage: str) -> FileChanges | None:
     None where DVC doesn't track the data.
     """
     with repository(root) as repo:
-        source = _source(repo, data)
+        source = source_of(repo, data)
         if source is None:
             return None
         new = _files(source.path, source.recorded) or {}
@@ -265,73 +283,6 @@ def _open(kind: Any, root: Path) -> Any:
         ) from error
 
 
-@dataclass(frozen=True)
-class _Source:
-    """Data in a data source of DVC (`dvc add`): the output, the data's place in it, and what is recorded there.
-
-    inside: path parts, none where the data are the output itself; recorded: DVC's object, None where unknown.
-    """
-
-    out: Any
-    path: Path
-    inside: tuple[str, ...]
-    recorded: Any | None
-
-    def modified(self) -> bool:
-        """Whether the workspace differs from what is recorded; hashes of unchanged files come from DVC's own cache."""
-        if not self.inside or self.recorded is None:
-            return bool(self.out.changed_checksum())
-        from dvc_data.hashfile.build import build
-
-        out, path = self.out, str(self.path)
-        _, _, found = build(out.cache, path, out.fs, out.hash_name, ignore=out.dvcignore, dry_run=True)
-        return bool(found.hash_info != self.recorded.hash_info)
-
-    def keep_list(self) -> None:
-        """Keep the list of a part's files in DVC's cache; by itself DVC keeps only the list of the whole.
-
-        dvc.lock names it by its hash, so that the next version can be compared with this one.
-        """
-        if self.inside and self.recorded is not None and self.recorded.hash_info.isdir:
-            from dvc_data.hashfile.db import add_update_tree
-
-            add_update_tree(self.out.cache, self.recorded)
-
-
-def _source(repo: Any, data: Path) -> _Source | None:
-    outs = [out for out in repo.index.outs if out.stage.is_data_source]
-    for path in (_place(data), data.resolve()):  # the second: a link that the user made to tracked data
-        for out in outs:
-            place = _place(Path(out.fs_path))
-            if path.is_relative_to(place):
-                inside = path.relative_to(place).parts
-                # DVC's own spelling of the path: the project may have been reached through a link
-                return _Source(out, Path(out.fs_path, *inside), inside, _object(out, out.hash_info, inside))
-    return None
-
-
-def _place(path: Path) -> Path:
-    """The path with links resolved but its own: DVC may have linked a tracked file into its cache."""
-    path = Path(os.path.abspath(path))  # noqa: PTH100 - data/x/.. is data, whatever x links to
-    return path.parent.resolve() / path.name
-
-
-def _object(out: Any, hash_info: Any, inside: tuple[str, ...]) -> Any | None:
-    """DVC's object of a part of a tracked folder, or of the whole; None where the cache doesn't have its list."""
-    from dvc_data.hashfile.tree import Tree
-    from dvc_objects.errors import ObjectFormatError
-
-    if not hash_info:
-        return None
-    if not hash_info.isdir:
-        return out.cache.get(hash_info.value)
-    try:
-        tree: Any = Tree.load(out.cache, hash_info)
-    except (FileNotFoundError, ObjectFormatError):
-        return None
-    return tree.get_obj(out.cache, inside) if inside else tree
-
-
 def _files(path: Path, found: Any | None) -> dict[tuple[str, ...], str] | None:
     """md5 by path parts inside the data; one file under its own name."""
     if found is None:
@@ -341,18 +292,18 @@ def _files(path: Path, found: Any | None) -> dict[tuple[str, ...], str] | None:
     return {key: info.value for key, (_, info) in found.iteritems()}
 
 
-def _seen(repo: Any, root: Path, stage: str, source: _Source) -> Any | None:
+def _seen(repo: Any, root: Path, stage: str, source: Source) -> Any | None:
     """The data as dvc.lock records them for the last run of the project's stage."""
     for dep in _dependencies(repo, root, stage):
         if source.path.is_relative_to(dep.fs_path):
-            return _object(source.out, dep.hash_info, source.path.relative_to(dep.fs_path).parts)
+            return object_of(source.out, dep.hash_info, source.path.relative_to(dep.fs_path).parts)
     return None
 
 
 def _watched(repo: Any, root: Path, data: Path) -> Path:
     """The data with all that makes the first step stale together with them, where its stage watches more."""
     places = (Path(dep.fs_path) for dep in _dependencies(repo, root, STEPS[0]))
-    return next((place for place in places if _place(data).is_relative_to(_place(place))), data)
+    return next((place for place in places if place_of(data).is_relative_to(place_of(place))), data)
 
 
 def _dependencies(repo: Any, root: Path, stage: str) -> list[Any]:
@@ -363,7 +314,7 @@ def _dependencies(repo: Any, root: Path, stage: str) -> list[Any]:
 
 
 def _relative(path: Path, root: Path) -> str:
-    return Path(os.path.relpath(_place(path), root.resolve())).as_posix()
+    return Path(os.path.relpath(place_of(path), root.resolve())).as_posix()
 
 
 def _cached_size(out: Any, md5: str) -> int:

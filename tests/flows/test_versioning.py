@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,43 @@ def test_missing_data_are_told_from_changed_data(dvc_project: Path) -> None:
     data = dvc_project / "data"
     data.rename(dvc_project.parent / "elsewhere")
     assert state(dvc_project, data / "a") == ("data.dvc", "missing")
+
+
+def test_data_that_a_pull_of_the_code_has_left_behind_are_refused(
+    dvc_project: Path, sub_project: Path, git: Callable[..., None]
+) -> None:
+    data = dvc_project / "data"
+
+    def left_behind() -> None:
+        """As `git pull` leaves it where somebody else has recorded new data."""
+        git(dvc_project, "checkout", "-q", "HEAD~1")
+        dvc(dvc_project, "checkout", "-q", "data.dvc")
+        git(dvc_project, "checkout", "-q", "main")
+
+    git(dvc_project, "branch", "-M", "main")
+    versioning.refuse_overtaken(dvc_project, data)
+    (data / "a" / "1.txt").write_text("changed\n")
+    versioning.refuse_overtaken(dvc_project, data)  # new data
+    dvc(dvc_project, "add", "-q", "data")
+    git(dvc_project, "commit", "-qam", "new data")
+    left_behind()
+    told = r"commit \w{12}, but data.dvc has moved on .* `dvc pull data` brings .* `dvc commit --force data.dvc`"
+    with pytest.raises(UserError, match=told):
+        versioning.refuse_overtaken(dvc_project, data)
+    told = r"data.dvc has moved on .* `dvc pull ../../data/a` brings .* `dvc add ../../data/a` makes"
+    with pytest.raises(UserError, match=told):
+        versioning.refuse_overtaken(sub_project, data / "a")
+    versioning.refuse_overtaken(sub_project, data / "3.txt")  # the same in both
+    dvc(sub_project, "pull", "../../data/a")
+    assert state(sub_project, data / "a") == ("../../data.dvc", "recorded")
+    versioning.refuse_overtaken(dvc_project, data)
+    left_behind()
+    (data / "a" / "1.txt").write_text("text of a/1.txt\n")  # the same words, and somebody wrote them
+    versioning.refuse_overtaken(dvc_project, data)
+    left_behind()
+    dvc(dvc_project, "commit", "--force", "-q", "data.dvc")
+    versioning.refuse_overtaken(dvc_project, data)
+    assert state(dvc_project, data) == ("data.dvc", "recorded")
 
 
 def test_stale_stages_say_why(dvc_project: Path) -> None:

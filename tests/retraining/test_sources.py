@@ -98,3 +98,15 @@ def test_data_that_are_gone_are_not_yesterdays(project: Path) -> None:
     (project / "data").rename(project / "elsewhere")
     with pytest.raises(UserError, match=r"no data in .*/data; put them back .*--data, or .*--revision HEAD"):
         brought(project, Asked(), commit)
+
+
+def test_data_that_a_pull_has_left_behind_are_refused_and_a_commits_are_not(project: Path) -> None:
+    first = git(project, "rev-parse", "HEAD")
+    second = commit_rows(project, 90, seed=1)
+    two = (project / TABLE).read_text(encoding="utf-8")
+    git(project, "checkout", "--quiet", first)
+    dvc(project, "checkout", "--quiet", "data.dvc")
+    git(project, "checkout", "--quiet", "-")
+    with pytest.raises(UserError, match=rf"those of commit {first[:12]}, but data\.dvc has moved on"):
+        brought(project, Asked(), second)
+    assert brought(project, Asked(revision="HEAD"), second) == (two, "recorded")

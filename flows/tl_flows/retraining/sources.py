@@ -56,8 +56,9 @@ def base_commit(main: Path, asked: Asked) -> str:
 def bring_data(main: Path, asked: Asked, tree: Worktree, base: str, latest: Version | None) -> Copied:
     """Bring the data into the worktree: from the folder asked for, the main worktree, or as the commit `base` has them.
 
-    latest: the version registered last. Raises UserError where there are no data to bring, and where others are asked
-    for than those outside of the repository; StageError where DVC's remote has to be asked and can't be.
+    latest: the version registered last. Raises UserError where there are no data to bring, where those of the main
+    worktree are an earlier version that a pull has left behind, and where others are asked for than those outside of
+    the repository; StageError where DVC's remote has to be asked and can't be.
     """
     nothing = Copied((), (), ())
     project = tree.project
@@ -84,6 +85,7 @@ def bring_data(main: Path, asked: Asked, tree: Worktree, base: str, latest: Vers
                 f"no data in {source}; put them back (`dvc pull` brings those that the commit records), name others "
                 "with --data, or take those of a commit: --revision HEAD"
             )
+        versioning.refuse_overtaken(main, source)
     if latest is not None and tracked is not None and not tree.kept:
         # what was recorded last time needs no recording again
         tree.take(latest.commit, [tracked.file])
