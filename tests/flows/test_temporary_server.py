@@ -72,7 +72,7 @@ def test_a_run_is_quiet_and_recorded_and_leaves_no_server_when_it_is_killed(tmp_
     run.send_signal(signal.SIGKILL)
     out, err = run.communicate()
     assert (out, err) == ("", "")
-    psutil.wait_procs([server], timeout=5)
+    psutil.wait_procs([server], timeout=30)
     assert not server.is_running()
 
 

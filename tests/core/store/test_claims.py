@@ -27,7 +27,7 @@ import hashlib, sys, time
 from pathlib import Path
 import numpy as np
 from tl_core.store import FeatureStore, Space
-root, first, last, pause = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+root, first, last, pause, patience = Path(sys.argv[1]), *map(int, sys.argv[2:4]), *map(float, sys.argv[4:])
 space = Space("ab" * 32, "end", "float32")
 number = {hashlib.md5(str(n).encode()).hexdigest(): n for n in range(first, last)}
 names, store, computed = list(number), FeatureStore(root), 0
@@ -45,15 +45,15 @@ with store.claims(space) as claims, store.writer(space, (64,), np.dtype("f4"), "
         if mine:
             print("took", len(mine), flush=True)
             compute(mine)
-    while left := claims.wait(names, patience=2.0):
+    while left := claims.wait(names, patience):
         compute(left)
 print("computed", computed, flush=True)
 """
 
 
 class Extractor:
-    def __init__(self, root: Path, first: int, last: int, pause: float = 0.01) -> None:
-        command = [sys.executable, "-c", EXTRACTOR, str(root), str(first), str(last), str(pause)]
+    def __init__(self, root: Path, first: int, last: int, pause: float = 0.01, patience: float = 2.0) -> None:
+        command = [sys.executable, "-c", EXTRACTOR, *map(str, (root, first, last, pause, patience))]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.line() == "ready\n"
 
@@ -99,7 +99,7 @@ def test_nothing_is_computed_twice(tmp_path: Path, started: list[Extractor]) -> 
 
 
 def test_a_killed_owner_is_inherited_at_once(tmp_path: Path, started: list[Extractor]) -> None:
-    started += [Extractor(tmp_path, 0, 16, pause=60), Extractor(tmp_path, 0, 16)]
+    started += [Extractor(tmp_path, 0, 16, pause=60), Extractor(tmp_path, 0, 16, patience=50)]
     started[0].go()
     assert started[0].line() == "took 8\n"
     started[1].go()
@@ -107,7 +107,7 @@ def test_a_killed_owner_is_inherited_at_once(tmp_path: Path, started: list[Extra
     started[0].process.kill()
     begin = time.monotonic()
     assert started[1].computed() == 16
-    assert time.monotonic() - begin < 1.9  # long before its patience ends
+    assert time.monotonic() - begin < 40  # long before its patience ends
     assert_whole(tmp_path, 16)
 
 
