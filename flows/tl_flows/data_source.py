@@ -91,16 +91,16 @@ def overtaken(source: Source) -> str | None:
     written: then they were brought there, or changed back, on purpose.
     """
     file = Path(source.out.stage.path)
-    written = file.stat().st_ctime_ns
-    if any(os.lstat(path).st_ctime_ns >= written for path in _all(source.path)):
-        return None
-    if not source.modified():
-        return None
-    here = source.digest()
     try:
+        written = file.stat().st_ctime_ns
+        if any(os.lstat(path).st_ctime_ns >= written for path in _all(source.path)):
+            return None
         commits = git(file.parent, "log", "--all", "--max-count=200", "--format=%H", "--", file.name).splitlines()
+        if len(commits) < 2 or not source.modified():
+            return None
+        here = source.digest()
         return next((one for one in commits if _recorded_in(one, source) == here), None)
-    except GitError:  # a project without git, or one that has no commit yet
+    except (OSError, GitError):  # something in them goes away just now; no git, or no commit yet
         return None
 
 
