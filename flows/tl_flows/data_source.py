@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from tl_core.errors import UserError
 from tl_flows.git import GitError, git
 
 
@@ -85,43 +88,62 @@ def object_of(out: Any, hash_info: Any, inside: tuple[str, ...]) -> Any | None:
 
 
 def overtaken(source: Source) -> str | None:
-    """The commit whose version of the data lies in their place while the .dvc file has moved on without them.
+    """The commit whose version of the data still lies there, while git has moved their .dvc file on without them.
 
     A pull or a checkout by git alone does that. None where anything in the data was changed since the .dvc file was
-    written: then they were brought there, or changed back, on purpose.
+    written: then they were brought there, or changed back, on purpose. None as well where it can't be told.
     """
     file = Path(source.out.stage.path)
     try:
-        written = file.stat().st_ctime_ns
-        if any(os.lstat(path).st_ctime_ns >= written for path in _all(source.path)):
+        if _touched_since(file.stat().st_ctime_ns, source.path):
             return None
-        commits = git(file.parent, "log", "--all", "--max-count=200", "--format=%H", "--", file.name).splitlines()
-        if len(commits) < 2 or not source.modified():
+        git(file.parent, "diff", "--quiet", "HEAD", "--", file.name)  # else DVC wrote it last
+        history = git(file.parent, "log", "--full-history", "--max-count=200", "--format=%H", "--", file.name)
+        if len(commits := history.splitlines()) < 2:
             return None
-        here = source.digest()
-        return next((one for one in commits if _recorded_in(one, source) == here), None)
-    except (OSError, GitError):  # something in them goes away just now; no git, or no commit yet
+        here, told = source.digest(), _recorded_hash(source)
+        if told is None or here == told:
+            return None
+        return next((one for one, found in _earlier(source, commits) if found == here), None)
+    except (OSError, GitError, UserError):  # something in them goes away just now; no git, or no commit yet
         return None
 
 
-def _all(path: Path) -> Iterator[Path]:
-    yield path
-    for folder, folders, names in os.walk(path):
-        yield from (Path(folder, name) for name in (*folders, *names))
+def _touched_since(instant: int, path: Path) -> bool:
+    """Whether anything was changed in a file or folder since an instant (ns), by the kernel's own clock of changes."""
+    below = (Path(folder, name) for folder, *names in os.walk(path) for name in itertools.chain(*names))
+    for facts in map(os.lstat, itertools.chain([path], below)):
+        shared = stat.S_ISREG(facts.st_mode) and facts.st_nlink > 1  # a link into DVC's cache, which makes others of it
+        if not shared and facts.st_ctime_ns >= instant:
+            return True
+    return False
 
 
-def _recorded_in(commit: str, source: Source) -> Any | None:
-    """DVC's hash of the data in a commit's .dvc file; None where that can't be told."""
+def _recorded_hash(source: Source) -> Any | None:
+    """DVC's hash of what is recorded; of a part the whole's list is fetched where it is not here."""
+    if not source.inside:
+        return source.out.hash_info
+    tree = source.out.get_dir_cache() if source.recorded is None else None
+    found = tree.get_obj(source.out.cache, source.inside) if tree else source.recorded
+    return None if found is None else found.hash_info
+
+
+def _earlier(source: Source, commits: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    """Commits, each with DVC's hash of the data in its .dvc file; without those that tell none, or the same again."""
     from dvc_data.hashfile.hash_info import HashInfo
 
-    file = Path(source.out.stage.path)
-    try:
-        outs = yaml.safe_load(git(file.parent, "show", f"{commit}:./{file.name}"))["outs"]
-        (told,) = (out["md5"] for out in outs if out["path"] == source.out.def_path and out.get("hash") == "md5")
-    except (GitError, yaml.YAMLError, KeyError, TypeError, ValueError):
-        return None
-    whole = HashInfo("md5", told)
-    if not source.inside:
-        return whole
-    found = object_of(source.out, whole, source.inside) if whole.isdir else None
-    return None if found is None else found.hash_info
+    file, seen = Path(source.out.stage.path), set()
+    for commit in commits:
+        try:
+            outs = yaml.safe_load(git(file.parent, "show", f"{commit}:./{file.name}"))["outs"]
+            (told,) = (out["md5"] for out in outs if out["path"] == source.out.def_path and out.get("hash") == "md5")
+        except (GitError, yaml.YAMLError, KeyError, TypeError, ValueError):
+            continue
+        if told in seen:
+            continue
+        seen.add(told)
+        whole = HashInfo("md5", told)
+        if not source.inside:
+            yield commit, whole
+        elif whole.isdir and (found := object_of(source.out, whole, source.inside)) is not None:
+            yield commit, found.hash_info

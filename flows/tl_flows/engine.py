@@ -117,14 +117,12 @@ class Stages(Engine):
     def record_data(self) -> None:
         """Fetch tracked data that are not here; record a new version of tracked data that differ.
 
-        Raises UserError where the data are neither here nor in the remote, and where they are an earlier version that a
-        pull of the code has left behind.
+        Raises UserError where the data are neither here nor in the remote.
         """
         found = versioning.tracked(self.root, self.data)
         if found is None or found.state == "recorded":
             return
         if found.state == "modified":
-            versioning.refuse_overtaken(self.root, self.data)
             run_dvc(self.root, found.record, stage_log.info, self.deadline_s)
             return
         log.info("the data are missing: fetching them (dvc %s)", " ".join(found.fetch))

@@ -16,6 +16,7 @@ from tl_core.config import RunConfig, apply_override, validate
 from tl_core.errors import UserError
 from tl_core.names import split_view
 from tl_core.workspace import STEPS, Workspace, write_text
+from tl_flows import versioning
 from tl_flows.engine import StepResult, open_project
 from tl_flows.flow_session import FlowSession
 from tl_flows.prefect_env import LOGGER
@@ -118,7 +119,8 @@ def run_project(root: Path, edits: Mapping[str, Any], session: FlowSession | Non
     """The whole pipeline of a DVC project, after setting `edits` in its params.yaml.
 
     Where every stage is up to date and no Prefect server runs, no server is started for a flow of five no-ops.
-    session: of a command that runs several projects; its own where not given.
+    session: of a command that runs several projects; its own where not given. Raises UserError where the data are an
+    earlier version that git has left behind.
     """
     engine = open_project(root, edits)
     session = session or project_session(root)
@@ -126,6 +128,8 @@ def run_project(root: Path, edits: Mapping[str, Any], session: FlowSession | Non
         log.info("every stage is up to date; no Prefect server runs, so this is not recorded as a flow run")
         steps: Mapping[str, StepResult] = {step: engine.result(step, fresh=True) for step in STEPS}
     else:
+        if told := versioning.left_behind(root, engine.data):
+            raise UserError(told)
         steps = session.call(root)
     workspace = engine.workspace
     return _finished(steps, workspace, workspace.state / "report.html", workspace.model)

@@ -104,8 +104,9 @@ class LocalServer:
         end = time.monotonic() + START_SECONDS
         while not answers(self.url, 1.0):
             code = self.process.poll()
-            killed = code is not None and code < 0
-            if (code is not None and not (killed and self._restart())) or time.monotonic() > end:
+            if code is not None and code < 0 and self._restart():
+                end = time.monotonic() + START_SECONDS
+            elif code is not None or time.monotonic() > end:
                 free = shutil.disk_usage(self.log.parent).free
                 if free < DATABASE_BYTES:
                     raise UserError(

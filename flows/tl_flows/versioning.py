@@ -102,20 +102,20 @@ def tracked(root: Path, data: Path) -> Tracked | None:
         return Tracked(file, "modified" if source.modified() else "recorded", record, ("pull", path))
 
 
-def refuse_overtaken(root: Path, data: Path) -> None:
-    """Raise UserError where the data are an earlier version and their .dvc file has moved on to others without them."""
+def left_behind(root: Path, data: Path) -> str | None:
+    """Why the data must not become the latest version: they are an earlier one that git has left behind. None else."""
     with repository(root) as repo:
         source = source_of(repo, _watched(repo, root, data))
         commit = None if source is None else overtaken(source)
     if commit is None:
-        return
+        return None
     found = tracked(root, data)
     assert found is not None
     fetch, record = (" ".join(("dvc", *command)) for command in (found.fetch, found.record))
-    raise UserError(
-        f"the data in {data} are those of commit {commit[:12]}, but {found.file} has moved on to others since they "
-        f"were last touched, as `git pull` does; in {root} `{fetch}` brings those others, and `{record}` makes "
-        "what lies there the latest again"
+    return (
+        f"the data in {data} are an earlier version, that of commit {commit[:12]}: {found.file} has moved on since "
+        "they were last touched, as `git pull` does, and records newer ones. "
+        f"In {root}, `{fetch}` brings the newer data, `{record}` makes the earlier ones the latest again"
     )
 
 

@@ -6,7 +6,6 @@ import logging
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -142,22 +141,6 @@ def test_missing_data_are_fetched(stages: Stages, tmp_path: Path) -> None:
     shutil.rmtree(stages.root / ".dvc" / "cache")
     stages.run("version")
     assert (stages.root / "data" / "a" / "1.txt").is_file()
-
-
-def test_data_that_a_pull_has_left_behind_are_no_new_version(stages: Stages, git: Callable[..., None]) -> None:
-    stages.run("version")
-    (stages.root / "data" / "new.txt").write_text("new\n")
-    stages.run("version")
-    git(stages.root, "add", "-A")
-    git(stages.root, "commit", "-qm", "new data")
-    subprocess.run([sys.executable, "-m", "dvc", "checkout", "-q", "data.dvc"], cwd=stages.root, check=True)
-    git(stages.root, "checkout", "-q", "HEAD~1")
-    subprocess.run([sys.executable, "-m", "dvc", "checkout", "-q", "data.dvc"], cwd=stages.root, check=True)
-    git(stages.root, "checkout", "-q", "-")
-    record = (stages.root / "data.dvc").read_bytes()
-    with pytest.raises(UserError, match=r"but data\.dvc has moved on"):
-        stages.run("version")
-    assert (stages.root / "data.dvc").read_bytes() == record
 
 
 def test_data_that_are_nowhere_are_named(stages: Stages) -> None:

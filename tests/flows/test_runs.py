@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +118,25 @@ def test_without_anything_to_do_no_server_is_started(dvc_project: Path, monkeypa
     assert run.steps["extract"].outputs["computed"] == 2
     assert run.metrics == {"accuracy": 0.5}
     assert (dvc_project / "params.yaml").read_text().startswith("seed: 5 # of everything\n")
+
+
+def test_data_that_git_has_left_behind_are_refused_before_a_server_starts(
+    dvc_project: Path, git: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dvc(*arguments: str) -> None:
+        subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=dvc_project, check=True, capture_output=True)
+
+    monkeypatch.setattr(prefect_env, "find_server", lambda: prefect_env.Server(None, {}))
+    (dvc_project / "data" / "new.txt").write_text("new\n")
+    dvc("add", "-q", "data")
+    git(dvc_project, "commit", "-qam", "new data")
+    git(dvc_project, "checkout", "-q", "HEAD~1")
+    dvc("checkout", "-q", "data.dvc")
+    git(dvc_project, "checkout", "-q", "-")
+    record = (dvc_project / "data.dvc").read_bytes()
+    with pytest.raises(UserError, match=r"an earlier version, .* `dvc pull data` brings the newer data"):
+        runs.run_project(dvc_project, {})
+    assert (dvc_project / "data.dvc").read_bytes() == record
 
 
 def test_the_timed_report_is_the_steps_own_with_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

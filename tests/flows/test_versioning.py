@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,8 @@ import pytest
 from tl_flows import versioning
 
 from tl_core.errors import UserError
+
+Git = Callable[..., None]
 
 
 def dvc(root: Path, *arguments: str) -> None:
@@ -76,41 +79,82 @@ def test_missing_data_are_told_from_changed_data(dvc_project: Path) -> None:
     assert state(dvc_project, data / "a") == ("data.dvc", "missing")
 
 
-def test_data_that_a_pull_of_the_code_has_left_behind_are_refused(
-    dvc_project: Path, sub_project: Path, git: Callable[..., None]
-) -> None:
+@pytest.fixture
+def moved_on(dvc_project: Path, sub_project: Path, git: Git) -> Callable[[], None]:
+    """Leaves the project as `git pull` does where somebody else has recorded other bytes of data/a/1.txt."""
     data = dvc_project / "data"
-
-    def left_behind() -> None:
-        """As `git pull` leaves it where somebody else has recorded new data."""
-        git(dvc_project, "checkout", "-q", "HEAD~1")
-        dvc(dvc_project, "checkout", "-q", "data.dvc")
-        git(dvc_project, "checkout", "-q", "main")
-
     git(dvc_project, "branch", "-M", "main")
-    versioning.refuse_overtaken(dvc_project, data)
     (data / "a" / "1.txt").write_text("changed\n")
-    versioning.refuse_overtaken(dvc_project, data)  # new data
+    assert versioning.left_behind(dvc_project, data) is None  # new data
     dvc(dvc_project, "add", "-q", "data")
     git(dvc_project, "commit", "-qam", "new data")
-    left_behind()
-    told = r"commit \w{12}, but data.dvc has moved on .* `dvc pull data` brings .* `dvc commit --force data.dvc`"
-    with pytest.raises(UserError, match=told):
-        versioning.refuse_overtaken(dvc_project, data)
-    told = r"data.dvc has moved on .* `dvc pull ../../data/a` brings .* `dvc add ../../data/a` makes"
-    with pytest.raises(UserError, match=told):
-        versioning.refuse_overtaken(sub_project, data / "a")
-    versioning.refuse_overtaken(sub_project, data / "3.txt")  # the same in both
-    dvc(sub_project, "pull", "../../data/a")
+
+    def leave() -> None:
+        git(dvc_project, "checkout", "-q", "-f", "HEAD~1")
+        dvc(dvc_project, "checkout", "-q", "-f", "data.dvc")
+        git(dvc_project, "checkout", "-q", "main")
+
+    leave()
+    return leave
+
+
+def test_data_that_git_has_left_behind_are_told(
+    dvc_project: Path, sub_project: Path, moved_on: Callable[[], None], tmp_path: Path
+) -> None:
+    data = dvc_project / "data"
+    told = r"earlier version, that of commit \w{12}: data.dvc has moved on .* `dvc pull data` .* `dvc commit --force"
+    assert re.search(told, versioning.left_behind(dvc_project, data) or "")
+    told = r"\.\./data.dvc has moved on .* `dvc pull ../../data/a` .* `dvc add ../../data/a` makes"
+    assert re.search(told, versioning.left_behind(sub_project, data / "a") or "")
+    assert versioning.left_behind(sub_project, data / "3.txt") is None  # the same in both
+    dvc(dvc_project, "remote", "add", "-d", "here", str(tmp_path / "remote"))
+    dvc(dvc_project, "push", "-q", "data.dvc")
+    (listing,) = set(re.findall(r"md5: (\w+)\.dir", (dvc_project / "data.dvc").read_text()))
+    cached = dvc_project / ".dvc" / "cache" / "files" / "md5" / listing[:2] / f"{listing[2:]}.dir"
+    cached.unlink()  # a pull by git brings no list of a folder's files
+    assert versioning.left_behind(sub_project, data / "3.txt") is None
+    assert versioning.left_behind(sub_project, data / "a") is not None
+    dvc(sub_project, "pull", "-q", "../../data/a")
     assert state(sub_project, data / "a") == ("../../data.dvc", "recorded")
-    versioning.refuse_overtaken(dvc_project, data)
-    left_behind()
+    assert versioning.left_behind(dvc_project, data) is None
+
+
+def test_data_that_were_changed_back_are_not_left_behind(dvc_project: Path, moved_on: Callable[[], None]) -> None:
+    data = dvc_project / "data"
     (data / "a" / "1.txt").write_text("text of a/1.txt\n")  # the same words, and somebody wrote them
-    versioning.refuse_overtaken(dvc_project, data)
-    left_behind()
+    assert versioning.left_behind(dvc_project, data) is None
+    moved_on()
+    assert versioning.left_behind(dvc_project, data) is not None
     dvc(dvc_project, "commit", "--force", "-q", "data.dvc")
-    versioning.refuse_overtaken(dvc_project, data)
+    assert versioning.left_behind(dvc_project, data) is None
     assert state(dvc_project, data) == ("data.dvc", "recorded")
+
+
+def test_data_newer_than_those_of_the_branch_are_not_left_behind(
+    dvc_project: Path, moved_on: Callable[[], None], git: Git
+) -> None:
+    dvc(dvc_project, "checkout", "-q", "-f", "data.dvc")
+    git(dvc_project, "tag", "model@2.0.0")
+    git(dvc_project, "checkout", "-q", "HEAD~1")  # whose data.dvc knows nothing of them yet
+    assert state(dvc_project, dvc_project / "data") == ("data.dvc", "modified")
+    assert versioning.left_behind(dvc_project, dvc_project / "data") is None
+
+
+def test_what_dvc_links_elsewhere_as_well_is_not_touched(dvc_project: Path, moved_on: Callable[[], None]) -> None:
+    dvc(dvc_project, "config", "--local", "cache.type", "hardlink")
+    dvc(dvc_project, "checkout", "-q", "--relink", "data.dvc")
+    moved_on()
+    file = dvc_project / "data" / "a" / "1.txt"
+    assert file.stat().st_nlink > 1
+    (dvc_project.parent / "another worktree's").hardlink_to(file)
+    assert versioning.left_behind(dvc_project, dvc_project / "data") is not None
+
+
+def test_without_git_no_data_are_left_behind(dvc_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (dvc_project / "data" / "a" / "1.txt").write_text("changed\n")
+    (dvc_project / "data.dvc").touch()
+    monkeypatch.setenv("PATH", "")
+    assert versioning.left_behind(dvc_project, dvc_project / "data") is None
 
 
 def test_stale_stages_say_why(dvc_project: Path) -> None:

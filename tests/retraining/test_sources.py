@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 from messages import lines, write_rows
 from tl_flows import versioning
+from tl_flows.engine import open_project
 from tl_flows.git import git
+from tl_flows.registry_state import Version
 from tl_flows.retraining.sources import Asked, bring_data
 from tl_flows.retraining.worktree import Worktree
 from tl_flows.stage_process import StageError, run_dvc
@@ -107,6 +110,37 @@ def test_data_that_a_pull_has_left_behind_are_refused_and_a_commits_are_not(proj
     git(project, "checkout", "--quiet", first)
     dvc(project, "checkout", "--quiet", "data.dvc")
     git(project, "checkout", "--quiet", "-")
-    with pytest.raises(UserError, match=rf"those of commit {first[:12]}, but data\.dvc has moved on"):
+    with pytest.raises(UserError, match=rf"that of commit {first[:12]}: data\.dvc has moved on"):
         brought(project, Asked(), second)
     assert brought(project, Asked(revision="HEAD"), second) == (two, "recorded")
+
+
+def test_data_that_another_machine_has_newer_ones_of_are_retrained_on_all_the_same(project: Path) -> None:
+    first = git(project, "rev-parse", "HEAD")
+    one = (project / TABLE).read_text(encoding="utf-8")
+    last_year = (1.7e9, 1.7e9)
+    os.utime(project / TABLE, last_year)
+    bring_data(project, Asked(), Worktree.at(project, first), first, None)
+    git(project, "checkout", "--quiet", "--detach")
+    second = commit_rows(project, 90, seed=1)
+    git(project, "tag", "model@v2")
+    git(project, "checkout", "--quiet", "main")
+    write_rows(project / TABLE, lines(120, seed=0))
+    os.utime(project / TABLE, last_year)
+    latest = Version("v2", "model@v2", second, 0, "", "", None)
+    for _ in range(2):  # the night after a failed one as well
+        again = Worktree.at(project, first)
+        bring_data(project, Asked(), again, first, latest)
+        engine = open_project(again.project, {})
+        engine.record_data()
+        assert (again.project / TABLE).read_text(encoding="utf-8") == one
+        found = versioning.tracked(again.project, engine.data)
+        assert found is not None
+        assert found.state == "recorded"
+
+
+def test_what_the_user_has_broken_since_the_commit_costs_no_retrain(project: Path) -> None:
+    commit = git(project, "rev-parse", "HEAD")
+    one = (project / TABLE).read_text(encoding="utf-8")
+    (project / "dvc.yaml").write_text("stages: [half an ed")
+    assert brought(project, Asked(), commit) == (one, "recorded")

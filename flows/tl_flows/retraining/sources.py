@@ -85,11 +85,21 @@ def bring_data(main: Path, asked: Asked, tree: Worktree, base: str, latest: Vers
                 f"no data in {source}; put them back (`dvc pull` brings those that the commit records), name others "
                 "with --data, or take those of a commit: --revision HEAD"
             )
-        versioning.refuse_overtaken(main, source)
+        _refuse_left_behind(main, source)
     if latest is not None and tracked is not None and not tree.kept:
         # what was recorded last time needs no recording again
         tree.take(latest.commit, [tracked.file])
     return mirror(source, data if source.is_file() else place, project / FOLDER / "incoming")
+
+
+def _refuse_left_behind(main: Path, source: Path) -> None:
+    try:
+        told = versioning.left_behind(main, source)
+    except UserError as error:  # the user is at work on the main worktree's pipeline; a retrain takes that of a commit
+        stage_log.warning("can't tell whether the data are those that the .dvc file records: %s", error)
+        return
+    if told:
+        raise UserError(told)
 
 
 def other_rules(main: Path, params: Path, latest: Version) -> bool:
