@@ -91,30 +91,38 @@ def overtaken(source: Source) -> str | None:
     """The commit whose version of the data still lies there, while git has moved their .dvc file on without them.
 
     A pull or a checkout by git alone does that. None where anything in the data was changed since the .dvc file was
-    written: then they were brought there, or changed back, on purpose. None as well where it can't be told.
+    written, or DVC wrote that file: then they were brought there, or changed back, on purpose. None as well where it
+    can't be told.
     """
+    from dvc_objects.errors import ObjectFormatError
+
     file = Path(source.out.stage.path)
     try:
-        if _touched_since(file.stat().st_ctime_ns, source.path):
+        written = file.stat().st_ctime_ns
+        if _touched_since(written, source.path):
             return None
-        git(file.parent, "diff", "--quiet", "HEAD", "--", file.name)  # else DVC wrote it last
-        history = git(file.parent, "log", "--full-history", "--max-count=200", "--format=%H", "--", file.name)
-        if len(commits := history.splitlines()) < 2:
+        git(file.parent, "diff", "--quiet", "HEAD", "--", file.name)  # fails where DVC wrote it last
+        history = git(file.parent, "log", "--full-history", "--max-count=200", "--format=%H %ct", "--", file.name)
+        commits = dict(line.split() for line in history.splitlines())
+        if len(commits) < 2 or written // 10**9 < int(next(iter(commits.values()))):  # DVC wrote, then it was committed
             return None
         here, told = source.digest(), _recorded_hash(source)
         if told is None or here == told:
             return None
         return next((one for one, found in _earlier(source, commits) if found == here), None)
-    except (OSError, GitError, UserError):  # something in them goes away just now; no git, or no commit yet
+    except (OSError, GitError, UserError, ObjectFormatError):  # something goes away just now; no git; a damaged list
         return None
 
 
 def _touched_since(instant: int, path: Path) -> bool:
-    """Whether anything was changed in a file or folder since an instant (ns), by the kernel's own clock of changes."""
+    """Whether anything was changed in a file or folder since an instant (ns), by the kernel's own clock of changes.
+
+    What DVC links into its cache changes there whenever it is linked elsewhere: by the time of its content instead.
+    """
     below = (Path(folder, name) for folder, *names in os.walk(path) for name in itertools.chain(*names))
     for facts in map(os.lstat, itertools.chain([path], below)):
-        shared = stat.S_ISREG(facts.st_mode) and facts.st_nlink > 1  # a link into DVC's cache, which makes others of it
-        if not shared and facts.st_ctime_ns >= instant:
+        linked = stat.S_ISREG(facts.st_mode) and facts.st_nlink > 1
+        if (facts.st_mtime_ns if linked else facts.st_ctime_ns) >= instant:
             return True
     return False
 

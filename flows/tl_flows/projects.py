@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tl_core.config import load_config
+from tl_core.errors import UserError
 from tl_core.workspace import write_text
+from tl_flows import versioning
 from tl_flows.flow_session import FlowSession
 from tl_flows.prefect_env import LOGGER
-from tl_flows.project import named_projects, writable
+from tl_flows.project import PARAMS, named_projects, writable
 from tl_flows.runs import Run, project_session, run_project
 
 if TYPE_CHECKING:
@@ -45,7 +48,9 @@ def run_projects(
     if not roots:
         return []
     session = project_session(roots[0])
-    return [_run(root, settings or {}, session) for root in roots]
+    # asked of all first: recording one's part of the data rewrites the .dvc file by which the others are told
+    told = {root: _left_behind(root) for root in roots} if len(roots) > 1 else {}
+    return [_run(root, settings or {}, session, told.get(root)) for root in roots]
 
 
 def write_index(done: Sequence[ProjectRun], path: Path) -> Path:
@@ -57,10 +62,19 @@ def write_index(done: Sequence[ProjectRun], path: Path) -> Path:
     return path
 
 
-def _run(root: Path, settings: Mapping[str, Any], session: FlowSession) -> ProjectRun:
+def _left_behind(root: Path) -> str | None:
+    try:
+        return versioning.left_behind(root, root / Path(load_config(root / PARAMS).data.path).expanduser())
+    except UserError:  # its own run tells
+        return None
+
+
+def _run(root: Path, settings: Mapping[str, Any], session: FlowSession, told: str | None) -> ProjectRun:
     name = _name(root)
     log.info("\n== %s", name)
     try:
+        if told:
+            raise UserError(told)
         run = run_project(root, settings, session)
         summary = run.summary()
     except Exception as error:  # whatever it is, the other projects are not at fault

@@ -82,7 +82,7 @@ class LocalServer:
 
     def _restart(self) -> bool:
         """Start the server, which was ended from outside, again; False where that has happened too often."""
-        if not self._restarts:
+        if not self._restarts or self._stopped.is_set():
             return False
         self._restarts -= 1
         log.warning("Prefect's server was ended from outside; it is started again")

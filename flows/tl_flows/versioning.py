@@ -1,6 +1,6 @@
 """Data versions by DVC: which bytes the data are, what changed, and which stages are stale.
 
-The only module that imports DVC. Every function opens the repository for itself and closes it again.
+The only module that imports DVC itself. Every function opens the repository for itself and closes it again.
 """
 
 from __future__ import annotations
@@ -114,8 +114,8 @@ def left_behind(root: Path, data: Path) -> str | None:
     fetch, record = (" ".join(("dvc", *command)) for command in (found.fetch, found.record))
     return (
         f"the data in {data} are an earlier version, that of commit {commit[:12]}: {found.file} has moved on since "
-        "they were last touched, as `git pull` does, and records newer ones. "
-        f"In {root}, `{fetch}` brings the newer data, `{record}` makes the earlier ones the latest again"
+        "they were last touched, as `git pull` does, and records others. "
+        f"In {root}, `{fetch}` brings those, `{record}` makes the earlier ones the latest again"
     )
 
 

@@ -7,14 +7,14 @@ import logging
 import subprocess
 import sys
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tl_flows
 from tl_flows import cli, prefect_env, projects
-from tl_flows.engine import StepResult
+from tl_flows.engine import StepResult, open_project
 from tl_flows.flow_session import FlowSession
 from tl_flows.stage_process import StageError
 
@@ -116,6 +116,39 @@ def test_a_project_that_fails_does_not_stop_the_others(
         assert out.endswith(f"index: {pair[0] / 'artifacts' / 'index.html'}\n")
         assert "one class" in (pair[0] / "artifacts" / "index.html").read_text() or code == 1
     assert calls == [pair[1], pair[1]]
+
+
+def test_data_that_git_left_behind_are_told_before_another_project_records_its_own(
+    pair: list[Path], calls: list[Path], git: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, sub = pair
+    other = root / "demo" / "other"
+    other.mkdir()
+    for name in ("dvc.yaml", "params.yaml"):
+        (other / name).write_text((sub / name).read_text().replace("../../data/a", "../../data/3.txt"))
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "another project")
+
+    def dvc(*arguments: str) -> None:
+        subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=root, check=True, capture_output=True)
+
+    def call(self: FlowSession, folder: Path, config: object = None) -> Mapping[str, StepResult]:
+        open_project(folder, {}).record_data()
+        return reached(self, folder, config)
+
+    reached = FlowSession.call
+    monkeypatch.setattr(FlowSession, "call", call)
+    (root / "data" / "a" / "1.txt").write_text("changed\n")
+    dvc("add", "-q", "data")
+    git(root, "commit", "-qam", "new data")
+    git(root, "checkout", "-q", "HEAD~1")
+    dvc("checkout", "-q", "data.dvc")
+    git(root, "checkout", "-q", "-")
+    (root / "data" / "3.txt").write_text("news\n")
+    done = tl_flows.run_projects([other, sub])
+    assert calls == [other]
+    assert done[0].error is None
+    assert "an earlier version" in str(done[1].error)
 
 
 def test_ctrl_c_ends_all(pair: list[Path], monkeypatch: pytest.MonkeyPatch, calls: list[Path]) -> None:

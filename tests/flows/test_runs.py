@@ -134,7 +134,7 @@ def test_data_that_git_has_left_behind_are_refused_before_a_server_starts(
     dvc("checkout", "-q", "data.dvc")
     git(dvc_project, "checkout", "-q", "-")
     record = (dvc_project / "data.dvc").read_bytes()
-    with pytest.raises(UserError, match=r"an earlier version, .* `dvc pull data` brings the newer data"):
+    with pytest.raises(UserError, match=r"an earlier version, .* `dvc pull data` brings those"):
         runs.run_project(dvc_project, {})
     assert (dvc_project / "data.dvc").read_bytes() == record
 

@@ -109,9 +109,11 @@ def test_a_server_that_is_killed_while_it_starts_is_started_again(
         first.kill()
         server.wait()
         assert server.process is not first
-        assert answers(server.url, 1.0)
+        assert wait_for(lambda: answers(server.url, 1.0))
     finally:
         server.stop()
+    with pytest.raises(StageError, match="did not start"):  # once stopped it stays so
+        server.wait()
     monkeypatch.setattr("tl_flows.temporary_server.RESTARTS", 0)  # as after a tenth one
     server = LocalServer(tmp_path / "home")
     try:

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -128,6 +129,32 @@ def test_data_that_were_changed_back_are_not_left_behind(dvc_project: Path, move
     dvc(dvc_project, "commit", "--force", "-q", "data.dvc")
     assert versioning.left_behind(dvc_project, data) is None
     assert state(dvc_project, data) == ("data.dvc", "recorded")
+
+
+def test_a_record_that_dvc_wrote_leaves_nothing_behind(
+    dvc_project: Path, sub_project: Path, moved_on: Callable[[], None], git: Git
+) -> None:
+    data = dvc_project / "data"
+    assert versioning.left_behind(sub_project, data / "a") is not None
+    dvc(dvc_project, "checkout", "-q", "-f", "data.dvc")
+    (data / "a" / "1.txt").write_text("text of a/1.txt\n")  # the delivery is undone
+    (data / "3.txt").write_text("another project's news\n")
+    dvc(dvc_project, "add", "-q", "data/3.txt")
+    assert versioning.left_behind(sub_project, data / "a") is None
+    time.sleep(1.1)  # commits know seconds
+    git(dvc_project, "commit", "-qam", "another project's news")
+    assert state(sub_project, data / "a") == ("../../data.dvc", "modified")
+    assert versioning.left_behind(sub_project, data / "a") is None
+
+
+def test_a_damaged_list_of_files_tells_nothing(
+    dvc_project: Path, sub_project: Path, moved_on: Callable[[], None]
+) -> None:
+    (listing,) = set(re.findall(r"md5: (\w+)\.dir", (dvc_project / "data.dvc").read_text()))
+    cached = dvc_project / ".dvc" / "cache" / "files" / "md5" / listing[:2] / f"{listing[2:]}.dir"
+    cached.chmod(0o644)
+    cached.write_text("[{")
+    assert versioning.left_behind(sub_project, dvc_project / "data" / "a") is None
 
 
 def test_data_newer_than_those_of_the_branch_are_not_left_behind(
