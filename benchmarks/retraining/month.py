@@ -404,6 +404,9 @@ def main() -> None:
 @contextlib.contextmanager
 def small_disk(folder: Path) -> Iterator[None]:
     """An empty folder that is a file system of its own, so that a full disk fills nothing else."""
+    unmount = ["umount", "--lazy", str(folder)]
+    while folder.is_mount():  # of a month that was killed
+        subprocess.run(unmount, check=True)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "tmpfs", str(folder)]
@@ -411,7 +414,7 @@ def small_disk(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+        subprocess.run(unmount, check=True)
 
 
 if __name__ == "__main__":

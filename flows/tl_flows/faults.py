@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import traceback
 from pathlib import Path
@@ -34,10 +35,19 @@ def tell(error: Exception, *, debug: bool, where: str = "") -> int:
         if debug:
             traceback.print_exception(error)
             return FAILED
-        lines = [_unexpected(error)]
+        full = _full_disk()  # where it shows as whatever could not write: a server's error 500, say
+        code, lines = (USER_FAULT, [f"{full}; {_ROOM}"]) if full else (FAILED, [_unexpected(error)])
     for line in lines:
         click.echo(f"tl: {where}{line}", err=True)
     return code
+
+
+def _full_disk() -> str | None:
+    from tl_flows.project import cache_folder, full_disk
+
+    with contextlib.suppress(Exception):  # telling about a fault must not be a fault itself
+        return full_disk(Path.cwd(), cache_folder())
+    return None
 
 
 def _unexpected(error: Exception) -> str:

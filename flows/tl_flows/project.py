@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import tempfile
@@ -21,6 +22,7 @@ from tl_core.workspace import STEPS, Workspace
 
 PARAMS = "params.yaml"
 PIPELINE = "dvc.yaml"
+LITTLE_BYTES = 8_000_000  # most of what a new database of Prefect's and its journal take
 
 
 def find_project(start: Path) -> Path | None:
@@ -145,6 +147,15 @@ def writable(folder: Path, what: str, remedy: str) -> Path:
     except OSError as error:
         raise UserError(f"can't write to {what} {folder}: {error.strerror or error}; {remedy}") from error
     return folder
+
+
+def full_disk(*folders: Path) -> str | None:
+    """That a folder's disk is as good as full, in words; None where all have room."""
+    for folder in folders:
+        free = shutil.disk_usage(folder).free
+        if free < LITTLE_BYTES:
+            return f"the disk of {folder} is full ({free / 1e6:.1f} MB free)"
+    return None
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from tl_core.errors import UserError
 from tl_flows.prefect_env import LOGGER, answers
+from tl_flows.project import full_disk
 from tl_flows.stage_process import OWNER, StageError, end_with_owner
 
 log = logging.getLogger(LOGGER)
@@ -28,7 +28,6 @@ START_SECONDS = 90.0  # a new database takes most of it on a busy machine
 STOP_SECONDS = 5.0
 RESTARTS = 10  # of a server that was ended from outside; one that ends so often will not stay
 RESTART_PAUSE = 1.0
-DATABASE_BYTES = 8_000_000  # a new database and its journal; with less free, that is why a server did not start
 
 # a server that lives for one run has no one to serve pages to and nothing to schedule
 _LEAN = {
@@ -107,11 +106,10 @@ class LocalServer:
             if code is not None and code < 0 and self._restart():
                 end = time.monotonic() + START_SECONDS
             elif code is not None or time.monotonic() > end:
-                free = shutil.disk_usage(self.log.parent).free
-                if free < DATABASE_BYTES:
+                if full := full_disk(self.log.parent):
                     raise UserError(
-                        f"the disk of {self.log.parent}, where Prefect keeps runs, is full ({free / 1e6:.1f} MB free); "
-                        "free some space there; outside of a project XDG_CACHE_HOME can name another disk"
+                        f"{full}, and Prefect keeps runs there; free some space; outside of a project XDG_CACHE_HOME "
+                        "can name another disk"
                     )
                 raise StageError(f"Prefect's server did not start; its log: {self.log}")
             time.sleep(0.05)

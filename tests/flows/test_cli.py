@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import subprocess
 import sys
 import time
@@ -127,6 +128,16 @@ def test_a_full_disk_is_told_with_its_remedy(
     assert cli.main(["run", "--data", "."]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("tl: the disk is full; free some space, or choose other folders with --out")
+
+
+def test_a_fault_that_a_full_disk_explains_is_told_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_with(RuntimeError("Server error '500 Internal Server Error'"), monkeypatch)
+    monkeypatch.setattr("tl_flows.project.LITTLE_BYTES", 1 << 60)  # more than any disk has free
+    assert cli.main(["run", "--data", "."]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"tl: the disk of .* is full \(.* MB free\); free some space, .* goes on from them", line)
 
 
 def test_user_faults_of_a_step_keep_their_text(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,20 @@ def test_an_unexpected_fault_of_the_push_leaves_a_promotion_what_it_is(
     (fault,) = [line for line in logged(state) if line.startswith("the push failed unexpectedly\n")]
     assert "Traceback (most recent call last)" in fault
     assert "RuntimeError: a bug in a library" in fault
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_fault_that_a_full_disk_explains_is_told_so(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tl_flows.retraining import flow
+
+    def fail(_: Night) -> Outcome:
+        raise RuntimeError("Server error '500 Internal Server Error'")
+
+    monkeypatch.setattr(flow, "_retrained", fail)
+    for little, told in ((0, "Server error"), (1 << 60, "the disk of .* is full \\(.* MB free\\): Server error")):
+        monkeypatch.setattr("tl_flows.project.LITTLE_BYTES", little)
+        assert flow.retrain(str(project), return_state=True).type.value == "FAILED"
+        assert re.match(told, json.loads((project / OUTCOME).read_text())["reason"])
 
 
 @pytest.mark.usefixtures("prefect_server")

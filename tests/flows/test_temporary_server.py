@@ -91,8 +91,8 @@ def test_a_server_that_can_not_start_names_its_log(tmp_path: Path, monkeypatch: 
         assert "no server today" in server.log.read_text()
         with starting.acquire(timeout=0):
             pass
-        monkeypatch.setattr("tl_flows.temporary_server.DATABASE_BYTES", 1 << 60)  # more than any disk has free
-        with pytest.raises(UserError, match=r"the disk of .*home, where Prefect keeps runs, is full .* free some"):
+        monkeypatch.setattr("tl_flows.project.LITTLE_BYTES", 1 << 60)  # more than any disk has free
+        with pytest.raises(UserError, match=r"the disk of .*home is full \(.* MB free\), and .* runs there; free some"):
             server.wait()
     finally:
         server.stop()

@@ -14,18 +14,20 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
+from tl_core.errors import UserError
 from tl_core.workspace import STEPS
 from tl_flows.engine import StepResult
 from tl_flows.flow import step
 from tl_flows.mirrors import tell_registry
 from tl_flows.prefect_env import LOGGERS
-from tl_flows.project import main_worktree, require_project
+from tl_flows.project import full_disk, main_worktree, require_project
 from tl_flows.retraining.attempt import sole_retrain
 from tl_flows.retraining.flow_runs import put_on_record
 from tl_flows.retraining.night import Night
 from tl_flows.retraining.outcome import Outcome, as_markdown
 from tl_flows.retraining.pushing import pushed
 from tl_flows.retraining.sources import Asked
+from tl_flows.stage_process import StageError
 
 if TYPE_CHECKING:
     from tl_core.gate import Decision
@@ -88,7 +90,8 @@ def retrain(
             if night.pushes:
                 outcome = share(night, outcome)
         except Exception as error:
-            _tell(night.end(Outcome("failed", str(error))), night)
+            full = None if isinstance(error, UserError | StageError) else full_disk(project)
+            _tell(night.end(Outcome("failed", f"{full}: {error}" if full else str(error))), night)
             raise
         outcome = night.end(outcome)
     _tell(outcome, night)
